@@ -1,0 +1,10 @@
+//! What the guest sees: the MMIO bus, interrupt traits, PCI, the serial port, the RTC and
+//! passed-through functions.
+//!
+//! Nothing here knows KVM or VFIO. The few things that a device needs of them are the small traits
+//! in [`irq`] (and of `passthrough`), which `vmm` implements.
+#![forbid(unsafe_code)]
+
+pub mod bus;
+pub mod irq;
+pub mod pci;

@@ -1,0 +1,1 @@
+//! VFIO devices and the type1 DMA table: one of the two crates that may use unsafe code.

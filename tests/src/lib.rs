@@ -1,0 +1,1 @@
+//! The testbed and the VM tests that run in it.

@@ -1,0 +1,4 @@
+//! The `ccvm` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,138 @@
+//! What is wrong with a config, a host or a launch, in the words of its operator.
+//!
+//! Every diagnostic has a stable [`Code`], names the thing, and says what would help. Codes are
+//! never reused: `01xx` reach and placement, `02xx` the config file, `03xx` host facts, `04xx` boot
+//! files and launch, `05xx` assigned devices.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::host::facts::PciAddress;
+
+/// Declares the codes and the table of them, in one place.
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $title:literal;)*) => {
+        /// The stable name of a kind of diagnostic, such as `CCVM0101`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name = $number,)*
+        }
+
+        impl Code {
+            /// Every code, ascending, for the reference.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// One line on what the code means, whatever the particulars.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// A device's DMA width is too small for the memory.
+    DmaWidthTooNarrow = 101, "an assigned device cannot reach all of guest memory";
+    /// The config is not TOML.
+    ConfigSyntax = 201, "the config file is not valid TOML";
+    /// A key that no config has.
+    UnknownKey = 202, "the config file has an unknown key";
+    /// A value of a known key is out of its range or of the wrong type.
+    InvalidValue = 203, "a config value is not acceptable";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CCVM{:04}", *self as u16)
+    }
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; the VM can run.
+    Warning,
+    /// The VM cannot run.
+    Error,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Its kind.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong, with the particulars: lower case, no full stop.
+    pub message: String,
+    /// What would help, where something would.
+    pub help: Option<String>,
+    /// The device that it is about.
+    pub device: Option<PciAddress>,
+    /// The bytes of the config file that it is about.
+    pub span: Option<Range<usize>>,
+}
+
+impl Diagnostic {
+    /// A finding that forbids the VM.
+    #[must_use]
+    pub fn error(code: Code, message: impl Into<String>) -> Self {
+        Self::new(code, Severity::Error, message.into())
+    }
+
+    /// A finding that the operator should know of.
+    #[must_use]
+    pub fn warning(code: Code, message: impl Into<String>) -> Self {
+        Self::new(code, Severity::Warning, message.into())
+    }
+
+    fn new(code: Code, severity: Severity, message: String) -> Self {
+        Self {
+            code,
+            severity,
+            message,
+            help: None,
+            device: None,
+            span: None,
+        }
+    }
+
+    /// Adds what would help.
+    #[must_use]
+    pub fn with_help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Names the device that the finding is about.
+    #[must_use]
+    pub fn about(mut self, device: PciAddress) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Points at the bytes of the config file that the finding is about.
+    #[must_use]
+    pub fn at(mut self, span: Range<usize>) -> Self {
+        self.span = Some(span);
+        self
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_and_print_with_four_digits() {
+        assert!(Code::ALL.is_sorted());
+        assert_eq!(Code::DmaWidthTooNarrow.to_string(), "CCVM0101");
+    }
+}

@@ -1,0 +1,14 @@
+//! Configuration, plan, launch and run of a ccvm virtual machine.
+//!
+//! ```text
+//! TOML ─► config::ConfigFile ─► config::VmSpec ┐
+//!                                              ├─► plan::VmPlan ─► launch ─► run
+//! JSON or this machine ─► host::HostFacts ─────┘
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod diagnostic;
+pub mod host;
+pub mod plan;
+pub mod platform;

@@ -1,0 +1,63 @@
+//! The kinds of VM, and where each of them puts shared memory.
+
+use serde::{Deserialize, Serialize};
+
+/// The kind of VM. Closed set: one entry here, one file in `platform/` for each that can run.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    /// A plain VM.
+    None,
+    /// An ordinary arm64 VM that looks like a Realm to a CCA-aware kernel; no confidentiality.
+    EmulatedRealm,
+    /// An Arm CCA Realm.
+    Cca,
+    /// A protected VM of pKVM.
+    Pkvm,
+    /// KVM's software-protected VM (x86, for development).
+    SwProtected,
+    /// AMD SEV-SNP.
+    Snp,
+    /// Intel TDX.
+    Tdx,
+}
+
+/// How a shared page is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedAlias {
+    /// By its guest-physical address with the top bit of the IPA space set.
+    TopBit,
+    /// By its guest-physical address.
+    InPlace,
+}
+
+impl Platform {
+    /// How this platform names a shared page for DMA of an untrusted (T=0) device.
+    #[must_use]
+    pub const fn shared_alias(self) -> SharedAlias {
+        match self {
+            Self::EmulatedRealm | Self::Cca => SharedAlias::TopBit,
+            Self::None | Self::Pkvm | Self::SwProtected | Self::Snp | Self::Tdx => {
+                SharedAlias::InPlace
+            }
+        }
+    }
+
+    /// Whether the guest expects its memory to be protected from the host.
+    #[must_use]
+    pub const fn is_confidential(self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
