@@ -1,4 +1,44 @@
 //! The `ccvm` command.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod check;
+mod device;
+mod host;
+mod run;
+mod schema;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A VMM for confidential VMs with assigned devices.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a config against this host, or against recorded host facts
+    Check(check::Args),
+    /// Launch the VM of a config
+    Run(run::Args),
+    /// Show what this host offers
+    Host(host::Args),
+    /// Hand a PCI device to VFIO and back
+    Device(device::Args),
+    /// Print the JSON Schema of a document
+    Schema(schema::Args),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Check(args) => check::main(&args),
+        Command::Run(args) => run::main(&args),
+        Command::Host(args) => host::main(&args),
+        Command::Device(args) => device::main(&args),
+        Command::Schema(args) => schema::main(&args),
+    }
+}

@@ -57,6 +57,17 @@ pub enum Severity {
     Error,
 }
 
+/// What in the config a finding is about; the config knows where in the file that stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// A key of `[vm]`, as it is spelt in the file.
+    Vm(&'static str),
+    /// A key of `[boot]`.
+    Boot(&'static str),
+    /// The `[[device]]` with this index in the file, or one of its keys.
+    Device(usize, Option<&'static str>),
+}
+
 /// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -70,7 +81,9 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The device that it is about.
     pub device: Option<PciAddress>,
-    /// The bytes of the config file that it is about.
+    /// What in the config it is about.
+    pub place: Option<Place>,
+    /// The bytes of the config file that it is about: filled in by whoever has the file.
     pub span: Option<Range<usize>>,
 }
 
@@ -94,6 +107,7 @@ impl Diagnostic {
             message,
             help: None,
             device: None,
+            place: None,
             span: None,
         }
     }
@@ -109,6 +123,13 @@ impl Diagnostic {
     #[must_use]
     pub fn about(mut self, device: PciAddress) -> Self {
         self.device = Some(device);
+        self
+    }
+
+    /// Says what in the config the finding is about.
+    #[must_use]
+    pub fn on(mut self, place: Place) -> Self {
+        self.place = Some(place);
         self
     }
 
