@@ -40,6 +40,14 @@ codes! {
     UnknownKey = 202, "the config file has an unknown key";
     /// A value of a known key is out of its range or of the wrong type.
     InvalidValue = 203, "a config value is not acceptable";
+    /// The host facts are not JSON.
+    HostFactsSyntax = 301, "the host facts are not valid JSON";
+    /// The host facts are of another schema version.
+    HostFactsVersion = 302, "the host facts are of another version";
+    /// The host facts hold a value that no host can have.
+    HostFactsValue = 303, "a value in the host facts is not acceptable";
+    /// The host facts file cannot be read.
+    HostFactsUnreadable = 304, "the host facts file cannot be read";
 }
 
 impl fmt::Display for Code {

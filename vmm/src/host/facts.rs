@@ -1,6 +1,8 @@
 //! The host facts document: what the planner needs to know of a host, and nothing else.
 //!
 //! Every bound is inclusive. An absent field means that the fact is unknown, not that it is zero.
+//! What a value may be is checked while it is read (`checked.rs`), so that the JSON reader knows the
+//! line and column of a bad one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +10,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::checked;
 use crate::platform::Platform;
 
 /// The version of the document that this ccvm writes and reads.
@@ -23,8 +26,8 @@ pub struct HostFacts {
     /// What KVM offers; absent when there is no KVM, or when it could not be opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kvm: Option<KvmFacts>,
-    /// PCI functions.
-    #[serde(default)]
+    /// PCI functions, no address twice.
+    #[serde(default, deserialize_with = "checked::devices")]
     pub devices: Vec<DeviceFacts>,
     /// What could not be read, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -48,10 +51,20 @@ pub struct KvmFacts {
     /// `KVM_GET_API_VERSION`.
     pub api: u32,
     /// Arm: the widest IPA space, `KVM_CAP_ARM_VM_IPA_SIZE`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "checked::bits"
+    )]
+    #[schemars(range(min = 1, max = 64))]
     pub ipa_bits_max: Option<u8>,
     /// x86: guest-physical address bits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "checked::bits"
+    )]
+    #[schemars(range(min = 1, max = 64))]
     pub phys_bits: Option<u8>,
     /// The kinds of VM that can be launched.
     #[serde(default)]
@@ -68,6 +81,7 @@ pub struct DeviceFacts {
     /// Device id.
     pub device: Hex<u16>,
     /// Class code: base class, subclass, programming interface.
+    #[serde(deserialize_with = "checked::class")]
     pub class: Hex<u32>,
     /// IOMMU group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -76,19 +90,39 @@ pub struct DeviceFacts {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
     /// sysfs `dma_mask_bits`: the last driver's streaming mask; 32 may mean that there never was one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "checked::bits"
+    )]
+    #[schemars(range(min = 1, max = 64))]
     pub dma_mask_bits: Option<u8>,
     /// sysfs `consistent_dma_mask_bits`: the last driver's coherent mask.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "checked::bits"
+    )]
+    #[schemars(range(min = 1, max = 64))]
     pub coherent_dma_mask_bits: Option<u8>,
     /// Address bits read from a register of the device (xHCI AC64, AHCI S64A, SDHCI, HDA 64OK).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "checked::bits"
+    )]
+    #[schemars(range(min = 1, max = 64))]
     pub register_dma_bits: Option<u8>,
     /// TDISP `DEV_ADDR_WIDTH`, where a security manager has reported it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "checked::bits"
+    )]
+    #[schemars(range(min = 1, max = 64))]
     pub tdisp_dma_bits: Option<u8>,
     /// Base address registers that are in use.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "checked::bars")]
     pub bars: Vec<BarFacts>,
     /// IOVA ranges that the IOMMU does not translate for this function's group.
     #[serde(default)]
@@ -102,6 +136,7 @@ pub struct DeviceFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BarFacts {
     /// Index, 0..=5; a 64-bit BAR has the index of its lower half.
+    #[schemars(range(max = 5))]
     pub index: u8,
     /// Size in bytes, a power of two.
     pub size: u64,
@@ -125,6 +160,8 @@ pub enum BarKind {
 
 /// A reserved IOVA range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "checked::RawReservedRegion")]
+#[schemars(!try_from)]
 pub struct ReservedRegion {
     /// First address.
     pub start: Hex<u64>,
@@ -136,6 +173,8 @@ pub struct ReservedRegion {
 
 /// An inclusive range of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "checked::RawAddressRange")]
+#[schemars(!try_from)]
 pub struct AddressRange {
     /// First address.
     pub start: Hex<u64>,
