@@ -1,1 +1,3 @@
 //! KVM virtual machines, memory slots and vCPUs: one of the two crates that may use unsafe code.
+
+pub mod ram;
