@@ -40,6 +40,12 @@ codes! {
     UnknownKey = 202, "the config file has an unknown key";
     /// A value of a known key is out of its range or of the wrong type.
     InvalidValue = 203, "a config value is not acceptable";
+    /// A key that every config needs is absent.
+    MissingKey = 204, "the config file lacks a key";
+    /// Two `[[device]]` tables name the same function.
+    DuplicateDevice = 205, "a device is assigned twice";
+    /// The config file cannot be read.
+    ConfigUnreadable = 206, "the config file cannot be read";
     /// The host facts are not JSON.
     HostFactsSyntax = 301, "the host facts are not valid JSON";
     /// The host facts are of another schema version.
@@ -93,6 +99,8 @@ pub struct Diagnostic {
     pub place: Option<Place>,
     /// The bytes of the config file that it is about: filled in by whoever has the file.
     pub span: Option<Range<usize>>,
+    /// Another place in the same file that belongs to it, with what is there.
+    pub related: Option<(Range<usize>, &'static str)>,
 }
 
 impl Diagnostic {
@@ -117,6 +125,7 @@ impl Diagnostic {
             device: None,
             place: None,
             span: None,
+            related: None,
         }
     }
 
@@ -138,6 +147,13 @@ impl Diagnostic {
     #[must_use]
     pub fn on(mut self, place: Place) -> Self {
         self.place = Some(place);
+        self
+    }
+
+    /// Points at other bytes of the same file, and says what is there.
+    #[must_use]
+    pub fn related(mut self, span: Range<usize>, what: &'static str) -> Self {
+        self.related = Some((span, what));
         self
     }
 

@@ -12,3 +12,4 @@ pub mod diagnostic;
 pub mod host;
 pub mod plan;
 pub mod platform;
+pub mod schema;
