@@ -100,7 +100,16 @@ pub struct Diagnostic {
     /// The bytes of the config file that it is about: filled in by whoever has the file.
     pub span: Option<Range<usize>>,
     /// Another place in the same file that belongs to it, with what is there.
-    pub related: Option<(Range<usize>, &'static str)>,
+    pub related: Option<Box<Related>>,
+}
+
+/// Another place in the file that belongs to a finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Related {
+    /// The bytes of the config file.
+    pub span: Range<usize>,
+    /// What is there.
+    pub what: &'static str,
 }
 
 impl Diagnostic {
@@ -153,7 +162,7 @@ impl Diagnostic {
     /// Points at other bytes of the same file, and says what is there.
     #[must_use]
     pub fn related(mut self, span: Range<usize>, what: &'static str) -> Self {
-        self.related = Some((span, what));
+        self.related = Some(Box::new(Related { span, what }));
         self
     }
 

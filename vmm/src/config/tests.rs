@@ -206,7 +206,7 @@ fn a_device_that_is_assigned_twice_points_at_both() {
     };
     assert_eq!(finding.code, Code::DuplicateDevice);
     let second = finding.span.clone().unwrap();
-    let (first, _) = finding.related.clone().unwrap();
+    let first = finding.related.clone().unwrap().span;
     assert_eq!(&source.text()[first], "'0000:00:01.0'");
     assert_eq!(&source.text()[second], "'00:01.0'");
 }
