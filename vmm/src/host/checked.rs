@@ -66,30 +66,32 @@ impl<'de> serde::de::Visitor<'de> for DistinctDevices {
     }
 }
 
-/// Accepts the BARs of one function: sizes that a BAR can have, no register used twice.
+/// Accepts the BARs that one function can have.
 pub(super) fn bars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BarFacts>, D::Error> {
     let bars = Vec::<BarFacts>::deserialize(deserializer)?;
+    check_bars(&bars).map_err(D::Error::custom)?;
+    Ok(bars)
+}
+
+/// Whether these can be the BARs of one function: sizes that a BAR can have, no register used twice.
+pub(super) fn check_bars(bars: &[BarFacts]) -> Result<(), String> {
     let mut used = [false; BARS as usize];
-    for bar in &bars {
-        bar_size(bar).map_err(D::Error::custom)?;
+    for bar in bars {
+        bar_size(bar)?;
         for register in bar_registers(bar) {
             match used.get_mut(usize::from(register)) {
                 None => {
-                    return Err(D::Error::custom(format!(
+                    return Err(format!(
                         "BAR {} does not fit in the six registers 0 to 5",
                         bar.index
-                    )));
+                    ));
                 }
-                Some(true) => {
-                    return Err(D::Error::custom(format!(
-                        "BAR register {register} is used twice"
-                    )));
-                }
+                Some(true) => return Err(format!("BAR register {register} is used twice")),
                 Some(free) => *free = true,
             }
         }
     }
-    Ok(bars)
+    Ok(())
 }
 
 fn bar_registers(bar: &BarFacts) -> std::ops::RangeInclusive<u8> {

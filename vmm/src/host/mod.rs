@@ -3,8 +3,15 @@
 mod checked;
 mod document;
 pub mod facts;
+mod function;
 mod live;
+mod parse;
+#[cfg(test)]
+mod recorded;
+mod remembered;
+mod roots;
 
 pub use document::from_json;
 pub use facts::HostFacts;
 pub use live::read;
+pub use roots::Roots;
