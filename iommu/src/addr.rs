@@ -92,6 +92,12 @@ address!(
     Gpa
 );
 address!(
+    /// A guest-physical address as the guest and its devices write it: the [`Gpa`] of a page, with the
+    /// shared bit set when it names the page's shared alias. Where sharing is in place it equals the
+    /// [`Gpa`].
+    Ipa
+);
+address!(
     /// An address as a device puts it on the bus, translated by the IOMMU.
     Iova
 );
@@ -152,6 +158,26 @@ impl<A: Address> PageRange<A> {
             start,
             end: A::new(end),
         })
+    }
+
+    /// The range between two page addresses that are already known to be in order.
+    pub(crate) fn between(start: A, end: A) -> Self {
+        debug_assert!(start < end, "{start:#x}..{end:#x} is empty");
+        Self { start, end }
+    }
+
+    /// Every page that a range can hold.
+    pub(crate) fn everything() -> Self {
+        Self {
+            start: A::new(0),
+            end: A::new(u64::MAX - (PAGE_SIZE - 1)),
+        }
+    }
+
+    /// The range of the same length from `start` in another space, or `None` when it leaves 64 bits.
+    #[must_use]
+    pub fn rebased<B: Address>(self, start: B) -> Option<PageRange<B>> {
+        PageRange::new(start, self.bytes()).ok()
     }
 
     /// The range from `start` up to, not including, `end`.

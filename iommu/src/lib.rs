@@ -1,9 +1,37 @@
 //! Page states, DMA tables and conversions of a confidential VM with assigned devices.
 //!
-//! Pure: no I/O, no threads, no clock, no `unsafe`. The rest of ccvm asks this crate what each DMA
-//! table must hold and carries out the edits that it returns.
+//! Pure: no I/O, no threads, no clock, no `unsafe`. [`AddressSpace`] owns the host's DMA tables behind
+//! the [`DmaTable`] trait, keeps each of them at what [`desired`] calls for, and takes the pages of
+//! the guest from one state to the other without a moment in which a device reaches what it must not.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)
+)]
 
 pub mod addr;
+pub mod alias;
+pub mod conversion;
+pub mod domain;
+pub mod edit;
+pub mod mapping;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
+pub mod page_state;
+pub mod range_map;
+pub mod reserved;
+pub mod space;
+pub mod table;
+pub mod view;
 
-pub use addr::{Gpa, Iova, PAGE_SIZE, PageRange};
+pub use addr::{Gpa, Iova, Ipa, PAGE_SIZE, PageRange};
+pub use alias::{Alias, SharedBit};
+pub use conversion::{Conversion, ConvertError, Converted, PageFlip};
+pub use domain::Domain;
+pub use edit::{Edit, Edits};
+pub use mapping::{Access, Mapped, Mapping};
+pub use page_state::{PageState, PageStates, Visibility};
+pub use reserved::Reserved;
+pub use space::AddressSpace;
+pub use table::{DmaTable, Effect, Health, HostError, TableId, TableSpec};
+pub use view::{DmaView, Table, desired};

@@ -1,0 +1,299 @@
+//! The DMA address space of a VM: page states, the guest's domains, and the host tables that follow.
+//!
+//! One owner, `&mut self`, no locks: the VMM keeps it in its own mutex. Whatever happens, each table
+//! holds what [`desired`](crate::desired) says, or is quarantined and reported.
+
+mod check;
+mod convert;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crate::addr::{Gpa, Iova, PageRange};
+use crate::alias::Alias;
+use crate::conversion::{Conversion, RequestError};
+use crate::domain::Domain;
+use crate::edit::Edits;
+use crate::mapping::Mapped;
+use crate::page_state::{PageStates, Visibility};
+use crate::table::{Calls, DmaTable, Health, HostError, HostTable, TableId, TableSpec, Undo};
+use crate::view::Table;
+
+pub use check::Violation;
+
+/// The DMA address space of a VM.
+#[derive(Debug)]
+pub struct AddressSpace<T> {
+    alias: Alias,
+    states: PageStates,
+    domain: Domain,
+    tables: BTreeMap<TableId, HostTable<T>>,
+    next: u32,
+    statistics: Statistics,
+    /// Calls made to tables that have been detached.
+    past_calls: Calls,
+}
+
+/// Why DRAM makes no address space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SpaceError {
+    /// Two DRAM ranges overlap.
+    #[error("two ranges of DRAM overlap")]
+    Overlap,
+    /// DRAM reaches into the half of the address space that names shared pages.
+    #[error("DRAM at {range} lies in the shared half")]
+    InSharedHalf {
+        /// The DRAM range.
+        range: PageRange<Gpa>,
+    },
+}
+
+/// Why a table cannot follow the address space. The host table is empty, or dropped.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A mapping would lie where the devices cannot reach.
+    #[error("the table cannot reach {last}: it ends at {reach}")]
+    OutOfReach {
+        /// The last address to map.
+        last: Iova,
+        /// The last address of the table.
+        reach: Iova,
+    },
+    /// The host does not let the table hold enough mappings.
+    #[error("{entries} mappings are too many: the host allows {limit}")]
+    TooManyEntries {
+        /// Mappings to make.
+        entries: usize,
+        /// The host's limit.
+        limit: usize,
+    },
+    /// A host call failed.
+    #[error("cannot fill the table")]
+    Host(#[source] HostError),
+}
+
+/// Why a table does not change its role.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// There is no such table.
+    #[error("there is no {0}")]
+    NoTable(TableId),
+    /// The table is out of use.
+    #[error("{0} is quarantined")]
+    Quarantined(TableId),
+    /// The host does not let the table hold enough mappings. Nothing has changed.
+    #[error("{0} has too few entries")]
+    TableFull(TableId),
+    /// A host call failed; the table is as before.
+    #[error("{table} stays as it was")]
+    Refused {
+        /// The table.
+        table: TableId,
+        /// The call that failed.
+        source: HostError,
+    },
+    /// A host call failed and could not be undone; the table is quarantined.
+    #[error("{table} is quarantined")]
+    Damaged {
+        /// The table.
+        table: TableId,
+        /// The call that failed first.
+        source: HostError,
+    },
+}
+
+/// What has been done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Conversions to shared.
+    pub to_shared: Flow,
+    /// Conversions to private.
+    pub to_private: Flow,
+    /// Conversions that failed and left everything as it was.
+    pub refused: u64,
+    /// Conversions that failed and put something out of use.
+    pub damaged: u64,
+    /// Calls to DMA tables.
+    pub calls: Calls,
+}
+
+/// Conversions in one direction that succeeded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Pages of 4 KiB.
+    pub pages: u64,
+    /// Contiguous ranges.
+    pub extents: u64,
+}
+
+impl<T: DmaTable> AddressSpace<T> {
+    /// The space of a VM with this DRAM, all of it in one state and reached by no device.
+    ///
+    /// # Errors
+    /// When DRAM ranges overlap, or cannot be told from their shared names.
+    pub fn new(
+        dram: impl IntoIterator<Item = PageRange<Gpa>>,
+        initial: Visibility,
+        alias: Alias,
+    ) -> Result<Self, SpaceError> {
+        let states = PageStates::new(dram, initial).map_err(|_| SpaceError::Overlap)?;
+        if let Some(&range) = states.dram().iter().find(|range| !alias.admits(**range)) {
+            return Err(SpaceError::InSharedHalf { range });
+        }
+        Ok(Self {
+            alias,
+            states,
+            domain: Domain::Identity,
+            tables: BTreeMap::new(),
+            next: 0,
+            statistics: Statistics::default(),
+            past_calls: Calls::default(),
+        })
+    }
+
+    /// Fills an empty host table and keeps it right from now on. Devices may be put behind it once
+    /// this has returned.
+    ///
+    /// # Errors
+    /// When the table is too small or a host call fails. `host` is dropped, and by then empty as far
+    /// as the host allows.
+    pub fn attach(&mut self, host: T, spec: TableSpec) -> Result<TableId, AttachError> {
+        let mut table = HostTable::new(host, spec);
+        let view = table.view(&self.domain, self.alias, self.states.now());
+        let edits = Edits::between(&table.mapped, view, [PageRange::everything()]);
+        let last = edits.maps().last().map(|mapping| mapping.iova.last());
+        if let Some(last) = last.filter(|last| *last > table.spec.reach) {
+            let reach = table.spec.reach;
+            return Err(AttachError::OutOfReach { last, reach });
+        }
+        if let Some(limit) = table.spec.entry_limit
+            && !table.has_room(&edits)
+        {
+            let entries = edits.entries_after(0);
+            return Err(AttachError::TooManyEntries { entries, limit });
+        }
+        let filled = table.apply(&edits);
+        if let Err(error) = filled {
+            self.past_calls.add(table.calls);
+            return Err(AttachError::Host(error));
+        }
+        let id = TableId(self.next);
+        self.next = self.next.saturating_add(1);
+        self.tables.insert(id, table);
+        Ok(id)
+    }
+
+    /// Empties a table and gives it back. Its devices must be behind it no longer, or be ready to
+    /// fault.
+    ///
+    /// What cannot be unmapped stays mapped in the returned table: dropping it must end that.
+    pub fn detach(&mut self, id: TableId) -> Option<T> {
+        let mut table = self.tables.remove(&id)?;
+        for range in Edits::clearing(&table.mapped).unmaps() {
+            // A failure is no reason to leave the rest mapped.
+            let _emptied = table.unmap(*range);
+        }
+        self.past_calls.add(table.calls);
+        Some(table.host)
+    }
+
+    /// Makes a table the other one of its domain's two, in place: accepting the device behind it adds
+    /// the private pages, and taking the acceptance back removes them. Shared pages are not touched.
+    ///
+    /// # Errors
+    /// See [`SwitchError`]: whether the table is as before, or out of use.
+    pub fn switch(&mut self, id: TableId, to: Table) -> Result<(), SwitchError> {
+        let Entry::Occupied(mut entry) = self.tables.entry(id) else {
+            return Err(SwitchError::NoTable(id));
+        };
+        let table = entry.get_mut();
+        if table.health == Health::Quarantined && to == Table::T1 {
+            return Err(SwitchError::Quarantined(id));
+        }
+        let from = std::mem::replace(&mut table.spec.table, to);
+        let view = table.view(&self.domain, self.alias, self.states.now());
+        let edits = Edits::between(&table.mapped, view, [PageRange::everything()]);
+        let outcome = if table.has_room(&edits) {
+            table.apply(&edits).map_err(Some)
+        } else {
+            Err(None)
+        };
+        let Err(failure) = outcome else {
+            return Ok(());
+        };
+        table.spec.table = from;
+        Err(match failure {
+            None => SwitchError::TableFull(id),
+            Some(source) if table.health == Health::Sound => {
+                SwitchError::Refused { table: id, source }
+            }
+            Some(source) => {
+                table.reported = true;
+                SwitchError::Damaged { table: id, source }
+            }
+        })
+    }
+
+    /// Checks a guest's request to convert `bytes` bytes from `start`, an address without the shared
+    /// bit.
+    ///
+    /// # Errors
+    /// As [`Conversion::new`].
+    pub fn request(
+        &self,
+        start: Gpa,
+        bytes: u64,
+        to: Visibility,
+    ) -> Result<Conversion, RequestError> {
+        Conversion::new(&self.states, start, bytes, to)
+    }
+
+    /// The states of the pages.
+    #[must_use]
+    pub fn states(&self) -> &PageStates {
+        &self.states
+    }
+
+    /// What a table holds.
+    #[must_use]
+    pub fn mapped(&self, id: TableId) -> Option<&Mapped> {
+        Some(&self.tables.get(&id)?.mapped)
+    }
+
+    /// Which of its domain's two tables a host table is.
+    #[must_use]
+    pub fn role(&self, id: TableId) -> Option<Table> {
+        Some(self.tables.get(&id)?.spec.table)
+    }
+
+    /// Whether a table's record can be trusted.
+    #[must_use]
+    pub fn health(&self, id: TableId) -> Option<Health> {
+        Some(self.tables.get(&id)?.health)
+    }
+
+    /// The host's side of a table, for what is not mapping: putting devices behind it, asking for its
+    /// limits. Its content must not be changed.
+    pub fn host_mut(&mut self, id: TableId) -> Option<&mut T> {
+        Some(&mut self.tables.get_mut(&id)?.host)
+    }
+
+    /// The attached tables.
+    pub fn tables(&self) -> impl Iterator<Item = TableId> {
+        self.tables.keys().copied()
+    }
+
+    /// What has been done so far.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let mut statistics = self.statistics;
+        statistics.calls = self.past_calls;
+        for table in self.tables.values() {
+            statistics.calls.add(table.calls);
+        }
+        statistics
+    }
+}
+
+#[cfg(test)]
+mod tests;
