@@ -54,6 +54,18 @@ codes! {
     HostFactsValue = 303, "a value in the host facts is not acceptable";
     /// The host facts file cannot be read.
     HostFactsUnreadable = 304, "the host facts file cannot be read";
+    /// No function of the host has the address.
+    DeviceAbsent = 550, "the device is not there";
+    /// A bridge, or a device that no IOMMU confines.
+    DeviceNotAssignable = 551, "the device cannot be assigned";
+    /// `vfio-pci` is neither loaded nor built in.
+    VfioDriverAbsent = 552, "the kernel has no vfio-pci driver";
+    /// The kernel refuses to change a device's driver.
+    DeviceNotMoved = 553, "the device cannot be moved between drivers";
+    /// A VM has the device, or the host depends on it.
+    DeviceInUse = 554, "the device is in use";
+    /// The masks of the driver that goes cannot be written down.
+    MasksNotKept = 555, "the DMA masks of the device cannot be kept";
 }
 
 impl fmt::Display for Code {

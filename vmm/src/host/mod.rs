@@ -1,6 +1,8 @@
 //! What a host offers: recorded as JSON, or read from this machine.
 
+pub mod binding;
 mod checked;
+pub mod class;
 mod document;
 pub mod facts;
 mod function;
