@@ -8,10 +8,16 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::pci::Bdf;
 
-/// A level-triggered wire of an emulated device (the serial port's, the RTC's).
+/// A wire of an emulated device (the serial port's, the RTC's).
 pub trait IrqLine: Send + Sync {
     /// Drives the wire. Driving it to the level that it has already is harmless.
     fn set_level(&self, high: bool);
+
+    /// Drives the wire high and low again: one edge, where the guest takes edges.
+    fn pulse(&self) {
+        self.set_level(true);
+        self.set_level(false);
+    }
 }
 
 /// What a function writes where to signal a message interrupt, as its guest has programmed it.

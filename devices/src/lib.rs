@@ -8,3 +8,6 @@
 pub mod bus;
 pub mod irq;
 pub mod pci;
+pub mod rate_limit;
+pub mod rtc;
+pub mod serial;
