@@ -26,12 +26,12 @@ pub mod view;
 
 pub use addr::{Gpa, Iova, Ipa, PAGE_SIZE, PageRange};
 pub use alias::{Alias, SharedBit};
-pub use conversion::{Conversion, ConvertError, Converted, PageFlip};
+pub use conversion::{Conversion, ConvertError, Converted, PageFlip, RequestError};
 pub use domain::Domain;
 pub use edit::{Edit, Edits};
 pub use mapping::{Access, Mapped, Mapping};
 pub use page_state::{PageState, PageStates, Visibility};
-pub use reserved::Reserved;
-pub use space::AddressSpace;
+pub use reserved::{Reason, Reserved};
+pub use space::{AddressSpace, Statistics};
 pub use table::{DmaTable, Effect, Health, HostError, TableId, TableSpec};
 pub use view::{DmaView, Table, desired};

@@ -1,7 +1,7 @@
 //! IOVA windows that a DMA table must never map.
 
 use crate::addr::{Iova, PageRange};
-use crate::range_map::{Overlap, RangeMap};
+use crate::range_map::RangeMap;
 
 /// Why a window is reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,18 +19,14 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// These windows.
-    ///
-    /// # Errors
-    /// When two of them overlap.
-    pub fn new(
-        windows: impl IntoIterator<Item = (PageRange<Iova>, Reason)>,
-    ) -> Result<Self, Overlap> {
+    /// These windows. They may overlap, as those of several devices behind one table do: where they
+    /// do, the reason given last stands.
+    pub fn new(windows: impl IntoIterator<Item = (PageRange<Iova>, Reason)>) -> Self {
         let mut reserved = Self::default();
         for (window, reason) in windows {
-            reserved.windows.insert(window, reason)?;
+            reserved.windows.assign(window, reason);
         }
-        Ok(reserved)
+        reserved
     }
 
     /// The windows, in order.
@@ -73,8 +69,7 @@ mod tests {
 
     #[test]
     fn a_window_is_cut_out_of_what_it_overlaps() {
-        let reserved =
-            Reserved::new([(range(2, 3), Reason::Msi), (range(6, 9), Reason::Host)]).unwrap();
+        let reserved = Reserved::new([(range(2, 3), Reason::Msi), (range(6, 9), Reason::Host)]);
         let carved = |start, end| reserved.carve(range(start, end)).collect::<Vec<_>>();
         assert_eq!(carved(0, 10), [range(0, 2), range(3, 6), range(9, 10)]);
         assert_eq!(carved(2, 7), [range(3, 6)]);

@@ -149,7 +149,7 @@ fn a_reserved_window_is_never_mapped() {
     let mut rig = Rig::new(Visibility::Shared, Alias::InPlace);
     let window = PageRange::new(Iova::new(4 * PAGE_SIZE), 2 * PAGE_SIZE).unwrap();
     let (_, host) = rig.attach(TableSpec {
-        reserved: Reserved::new([(window, Reason::Msi)]).unwrap(),
+        reserved: Reserved::new([(window, Reason::Msi)]),
         ..spec(Table::T0)
     });
     assert_eq!(extents(&host), [(0, 4, 0), (6, 10, 6), (32, 16, 32)]);
