@@ -1,5 +1,7 @@
 //! The kinds of VM, and where each of them puts shared memory.
 
+pub mod emulated_realm;
+
 use serde::{Deserialize, Serialize};
 
 /// The kind of VM. Closed set: one entry here, one file in `platform/` for each that can run.
