@@ -1,10 +1,93 @@
-//! `ccvm device`.
+//! `ccvm device`: handing PCI devices to VFIO and back.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {}
+use vmm::diagnostic::Diagnostic;
+use vmm::host::Roots;
+use vmm::host::binding::{Binder, Moved, ThisKernel};
+use vmm::host::facts::PciAddress;
 
-pub(crate) fn main(_args: &Args) -> ExitCode {
-    ExitCode::from(2)
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// List the PCI devices of this host
+    List,
+    /// Move a device to vfio-pci, noting the DMA masks that its driver had set
+    Bind(Address),
+    /// Move a device back to the driver that it had
+    Unbind(Address),
+}
+
+#[derive(clap::Args)]
+struct Address {
+    /// PCI address, such as 0000:00:04.0
+    address: PciAddress,
+}
+
+pub(crate) fn main(args: &Args) -> ExitCode {
+    let roots = Roots::this_host();
+    let binder = Binder::new(&roots, &ThisKernel);
+    let text = match &args.action {
+        Action::List => Ok(super::host::devices(&vmm::host::read().devices)),
+        Action::Bind(Address { address }) => {
+            binder.bind(*address).map(|moved| bound(*address, &moved))
+        }
+        Action::Unbind(Address { address }) => binder
+            .unbind(*address)
+            .map(|moved| unbound(*address, &moved)),
+    };
+    match text {
+        Ok(text) => match std::io::stdout().lock().write_all(text.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        },
+        Err(diagnostic) => {
+            complain(&diagnostic);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bound(pci: PciAddress, moved: &Moved) -> String {
+    let mut text = travelled(pci, moved);
+    if !moved.must_follow.is_empty() {
+        text.push_str(
+            "a VM gets it only together with the rest of its IOMMU group; bind these, too:\n",
+        );
+        for other in &moved.must_follow {
+            let driver = other.driver.as_deref().unwrap_or("none");
+            text.push_str(&format!(
+                "  ccvm device bind {}   (now {driver})\n",
+                other.pci
+            ));
+        }
+    }
+    text
+}
+
+fn unbound(pci: PciAddress, moved: &Moved) -> String {
+    travelled(pci, moved)
+}
+
+fn travelled(pci: PciAddress, moved: &Moved) -> String {
+    let name = |driver: &Option<String>| driver.clone().unwrap_or_else(|| "no driver".to_owned());
+    if moved.from == moved.to {
+        return format!("{pci}: stays with {}\n", name(&moved.to));
+    }
+    format!("{pci}: {} -> {}\n", name(&moved.from), name(&moved.to))
+}
+
+fn complain(diagnostic: &Diagnostic) {
+    let mut text = format!("error[{}]: {}\n", diagnostic.code, diagnostic.message);
+    if let Some(help) = &diagnostic.help {
+        text.push_str(&format!("  help: {help}\n"));
+    }
+    // Nobody is left to tell when stderr is gone.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -6,6 +6,7 @@ mod device;
 mod host;
 mod run;
 mod schema;
+mod table;
 
 use std::process::ExitCode;
 
