@@ -74,10 +74,10 @@ pub enum ConvertError {
         /// The range.
         range: PageRange<Gpa>,
     },
-    /// A step failed and the range is as it was; a failed `Low` step may have cost its content.
+    /// A step failed and the range is as it was.
     #[error("cannot convert {range}: step {step:?} failed{}", hint(.source))]
     Undone {
-        /// The part of the range.
+        /// The range.
         range: PageRange<Gpa>,
         /// The step.
         step: ConvertStep,
@@ -85,10 +85,10 @@ pub enum ConvertError {
         #[source]
         source: io::Error,
     },
-    /// A step failed, and so did going back: the range is in neither state.
-    #[error("cannot convert {range}: step {step:?} failed, and going back failed too{}", hint(.source))]
+    /// A step failed and there was no way back: the range is in neither state.
+    #[error("cannot convert {range}, nor leave it as it was: step {step:?} failed{}", hint(.source))]
     Torn {
-        /// The part of the range.
+        /// The range.
         range: PageRange<Gpa>,
         /// The step.
         step: ConvertStep,
@@ -247,7 +247,7 @@ impl GuestRam {
     /// The caller serialises conversions, and gives a range that is private as a whole.
     ///
     /// # Errors
-    /// [`ConvertError`]: what precedes the part that it names, within `range`, is shared.
+    /// [`ConvertError`] says whether the range is still private.
     pub fn share(&self, range: PageRange<Gpa>) -> Result<(), ConvertError> {
         self.convert(range, Target::Shared)
     }
@@ -258,7 +258,7 @@ impl GuestRam {
     /// out of every DMA table.
     ///
     /// # Errors
-    /// [`ConvertError`]: what precedes the part that it names, within `range`, is private.
+    /// [`ConvertError`] says whether the range is still shared.
     pub fn unshare(&self, range: PageRange<Gpa>) -> Result<(), ConvertError> {
         self.convert(range, Target::Private)
     }
@@ -266,12 +266,21 @@ impl GuestRam {
     fn convert(&self, range: PageRange<Gpa>, target: Target) -> Result<(), ConvertError> {
         let split = self.split.as_ref().filter(|_| self.covers(range));
         let split = split.ok_or(ConvertError::NotConvertible { range })?;
+        let mut changed = false;
         for (dram, alias) in self.low.iter().zip(&split.aliases) {
             if let Some(part) = dram.range.intersection(range) {
-                let Some(extent) = Extent::new(dram, alias, &split.file, part) else {
-                    return Err(ConvertError::NotConvertible { range });
-                };
-                extent.convert(target)?;
+                let extent = Extent::new(dram, alias, &split.file, part)
+                    .ok_or(ConvertError::NotConvertible { range })?;
+                extent.convert(target).map_err(|error| match error {
+                    // The parts before this one have lost their content: no way back.
+                    ConvertError::Undone { step, source, .. } if changed => ConvertError::Torn {
+                        range,
+                        step,
+                        source,
+                    },
+                    error => error,
+                })?;
+                changed = true;
             }
         }
         Ok(())

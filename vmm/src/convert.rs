@@ -1,0 +1,278 @@
+//! The pages of a running VM: what state each is in, and everything that has to follow.
+//!
+//! ```text
+//!   guest asks ─► [ one lock: DMA tables lose it ─► stage 2 and backing change ─► DMA tables gain it ]
+//! ```
+//!
+//! [`Pages`] is the one owner of the page states, of the DMA tables of all assigned devices and of
+//! the two forms of guest RAM. The order of the steps, and what becomes of a failure, is the iommu
+//! crate's business; a guest is told of a success only when all of it has happened.
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use devices::rate_limit::RateLimit;
+use iommu::conversion::Damage;
+use iommu::space::{AttachError, SpaceError};
+use iommu::{
+    AddressSpace, Alias, ConvertError, DmaTable, Gpa, HostError, PageFlip, PageRange, PageState,
+    SharedBit, Statistics, TableId, TableSpec, Visibility,
+};
+use kvm::ram::{GuestRam, RamError};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::plan::VmPlan;
+use crate::platform::emulated_realm::{
+    NotPrivate, RealmMemory, Response, Ripas, RipasChange, RipasProgress,
+};
+
+/// A guest that makes its host fail again and again does not fill the log.
+static FAILURES: RateLimit = RateLimit::per_second(5);
+
+/// A DMA table of the host.
+pub type HostTable = Box<dyn DmaTable + Send>;
+
+/// What to do about devices behind a table that is out of use; called with everything locked.
+pub type OnDamage = Box<dyn Fn(&Damage) + Send>;
+
+/// Why there are no pages to run a VM on.
+#[derive(Debug, thiserror::Error)]
+pub enum PagesError {
+    /// The host gives no memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The plan's DRAM makes no address space: a bug in the planner.
+    #[error("the planned memory is not usable")]
+    Space(#[source] SpaceError),
+}
+
+/// The pages of one VM. Shared between its vCPUs and whoever assigns devices to it.
+pub struct Pages {
+    ram: Arc<GuestRam>,
+    space: Mutex<AddressSpace<HostTable>>,
+    on_damage: Mutex<Option<OnDamage>>,
+}
+
+impl Pages {
+    /// The memory of a planned VM: all private where shared pages have an alias, else all shared.
+    ///
+    /// # Errors
+    /// When the host has no room.
+    pub fn new(plan: &VmPlan) -> Result<Self, PagesError> {
+        Self::with_dram(plan.dram(), plan.shared_bit())
+    }
+
+    fn with_dram(dram: &[PageRange<Gpa>], shared_bit: Option<u8>) -> Result<Self, PagesError> {
+        let alias = shared_bit.and_then(SharedBit::new);
+        let (ram, initial, alias) = match (shared_bit, alias) {
+            (Some(number), Some(bit)) => (
+                GuestRam::split(dram, number)?,
+                Visibility::Private,
+                Alias::SharedBit(bit),
+            ),
+            _ => (GuestRam::plain(dram)?, Visibility::Shared, Alias::InPlace),
+        };
+        let space = AddressSpace::new(dram.iter().copied(), initial, alias);
+        Ok(Self {
+            ram: Arc::new(ram),
+            space: Mutex::new(space.map_err(PagesError::Space)?),
+            on_damage: Mutex::new(None),
+        })
+    }
+
+    /// The memory, for loading the guest and for KVM's slots.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// Fills an empty DMA table with what its devices may reach, and keeps it right from now on.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::attach`].
+    pub fn attach(&self, table: HostTable, spec: TableSpec) -> Result<TableId, AttachError> {
+        self.space().attach(table, spec)
+    }
+
+    /// Empties a DMA table and gives it back; its devices can do no more DMA.
+    #[must_use = "what could not be unmapped ends when the table is dropped"]
+    pub fn detach(&self, table: TableId) -> Option<HostTable> {
+        self.space().detach(table)
+    }
+
+    /// Has `action` cut devices off when a conversion fails in a way that nothing can repair.
+    pub fn on_damage(&self, action: OnDamage) {
+        *lock(&self.on_damage) = Some(action);
+    }
+
+    /// What has been converted so far, at how many calls.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.space().statistics()
+    }
+
+    /// The page states and the tables, for reports and checks; no conversion proceeds meanwhile.
+    pub fn space(&self) -> MutexGuard<'_, AddressSpace<HostTable>> {
+        lock(&self.space)
+    }
+
+    /// Converts from the start of `range`, which is DRAM, as far as one call goes.
+    fn convert(&self, range: PageRange<Gpa>, to: Visibility) -> RipasProgress {
+        let mut space = self.space();
+        let request = match space.request(range.start(), range.bytes(), to) {
+            Ok(request) => request,
+            Err(error) => return Self::rejected(range.start(), &error),
+        };
+        match space.convert(request, &mut Backing(&self.ram)) {
+            Ok(converted) => RipasProgress {
+                reached: converted.end,
+                response: Response::Accept,
+            },
+            Err(error) => {
+                if let ConvertError::Damaged { damage, .. } = &error
+                    && let Some(action) = lock(&self.on_damage).as_ref()
+                {
+                    action(damage);
+                }
+                Self::rejected(error.converted_to(), &error)
+            }
+        }
+    }
+
+    fn rejected(reached: Gpa, error: &dyn std::error::Error) -> RipasProgress {
+        if let Some(skipped) = FAILURES.permit() {
+            tracing::error!(skipped, "cannot convert: {}", chain(error));
+        }
+        RipasProgress {
+            reached,
+            response: Response::Reject,
+        }
+    }
+
+    /// Whether all `bytes` bytes from `at` are private.
+    fn all_private(space: &AddressSpace<HostTable>, at: Gpa, bytes: usize) -> bool {
+        let Some(end) = at.checked_add(bytes as u64) else {
+            return false;
+        };
+        let first = Gpa::new(at.raw() & !(iommu::PAGE_SIZE - 1));
+        let last = end.raw().checked_next_multiple_of(iommu::PAGE_SIZE);
+        let range = last.and_then(|last| PageRange::from_bounds(first, Gpa::new(last)).ok());
+        range.is_some_and(|range| {
+            let mut extents = space.states().now().within(range);
+            space.states().covers(range) && extents.all(|(_, state)| state == PageState::Private)
+        })
+    }
+}
+
+impl RealmMemory for Pages {
+    fn ripas(&self, range: PageRange<Gpa>) -> (Gpa, Ripas) {
+        let space = self.space();
+        let first = space.states().now().within(range).next();
+        match first {
+            Some((run, state)) if run.start() == range.start() => (run.end(), ripas_of(state)),
+            // No DRAM up to there.
+            Some((run, _)) => (run.start(), Ripas::Empty),
+            None => (range.end(), Ripas::Empty),
+        }
+    }
+
+    fn set_ripas(&self, range: PageRange<Gpa>, change: RipasChange) -> RipasProgress {
+        let dram = {
+            let space = self.space();
+            let dram = space.states().dram().iter();
+            dram.copied().find_map(|dram| dram.intersection(range))
+        };
+        match dram {
+            Some(dram) if dram.start() == range.start() => self.convert(
+                dram,
+                match change {
+                    RipasChange::Empty => Visibility::Shared,
+                    RipasChange::Ram => Visibility::Private,
+                },
+            ),
+            // Where there is no DRAM all is empty for good.
+            other => {
+                let next = other.map_or(range.end(), PageRange::start);
+                match change {
+                    RipasChange::Empty => RipasProgress {
+                        reached: next,
+                        response: Response::Accept,
+                    },
+                    RipasChange::Ram => RipasProgress {
+                        reached: range.start(),
+                        response: Response::Reject,
+                    },
+                }
+            }
+        }
+    }
+
+    fn read_private(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), NotPrivate> {
+        let space = self.space();
+        if !Self::all_private(&space, at, bytes.len()) {
+            return Err(NotPrivate);
+        }
+        let memory = self.ram.memory();
+        let done = memory.read_slice(bytes, GuestAddress(at.raw()));
+        done.map_err(|_| NotPrivate)
+    }
+
+    fn write_private(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotPrivate> {
+        let space = self.space();
+        if !Self::all_private(&space, at, bytes.len()) {
+            return Err(NotPrivate);
+        }
+        let memory = self.ram.memory();
+        let done = memory.write_slice(bytes, GuestAddress(at.raw()));
+        done.map_err(|_| NotPrivate)
+    }
+}
+
+fn ripas_of(state: PageState) -> Ripas {
+    match state {
+        PageState::Private => Ripas::Ram,
+        PageState::Shared => Ripas::Empty,
+        // Nobody sees a page on its way: that takes the lock.
+        PageState::Converting | PageState::Quarantined => Ripas::Destroyed,
+    }
+}
+
+/// The memory side of a conversion. Each flip gives fresh pages and frees the old ones at once, so
+/// nothing is left to discard.
+struct Backing<'a>(&'a GuestRam);
+
+impl PageFlip for Backing<'_> {
+    fn flip(&mut self, range: PageRange<Gpa>, to: Visibility) -> Result<(), HostError> {
+        let done = match to {
+            Visibility::Shared => self.0.share(range),
+            Visibility::Private => self.0.unshare(range),
+        };
+        done.map_err(|error| match error {
+            kvm::ram::ConvertError::NotConvertible { .. }
+            | kvm::ram::ConvertError::Undone { .. } => {
+                HostError::without_effect("mmap of guest memory", error)
+            }
+            kvm::ram::ConvertError::Torn { .. } => {
+                HostError::with_unknown_effect("mmap of guest memory", error)
+            }
+        })
+    }
+
+    fn discard(&mut self, _: PageRange<Gpa>, _: Visibility) -> Result<(), HostError> {
+        Ok(())
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in between leaves a page Converting at worst: in no table.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
