@@ -1,8 +1,14 @@
-//! `cargo xtask demo`.
+//! `cargo xtask demo`: the testbed's own command, in the package `vmtest`.
 
+/// Arguments that the package `vmtest` parses.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+#[command(disable_help_flag = true)]
+pub(crate) struct Args {
+    /// See `cargo xtask demo --help`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
 
-pub(crate) fn main(_args: &Args) -> anyhow::Result<()> {
-    anyhow::bail!("there is nothing to run yet")
+pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
+    crate::vmtest::run("demo", &args.arguments)
 }

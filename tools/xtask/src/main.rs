@@ -12,6 +12,7 @@ mod demo;
 mod images;
 mod progress;
 mod test;
+mod vmtest;
 
 use std::process::ExitCode;
 

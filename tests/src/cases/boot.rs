@@ -1,0 +1,98 @@
+//! An unmodified Debian kernel boots, as a plain VM and as a Realm.
+
+use anyhow::{Context as _, ensure};
+
+use crate::case::{Case, Guest, Host, Platform, Run};
+use crate::guest::{End, Step};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "debian_boots_in_a_plain_vm_and_powers_off",
+        needs: &[],
+        run: plain,
+    },
+    Case {
+        name: "debian_boots_in_a_plain_vm_with_2_vcpus_and_reboots",
+        needs: &[],
+        run: plain_smp,
+    },
+    Case {
+        name: "debian_boots_as_a_realm_and_uses_rsi_and_swiotlb",
+        needs: &[],
+        run: realm,
+    },
+    Case {
+        name: "debian_boots_as_a_realm_with_2_vcpus_and_crashes",
+        needs: &[],
+        run: realm_smp,
+    },
+];
+
+/// Exit codes of `ccvm run` that tell how the guest ended.
+const POWERED_OFF: i32 = 0;
+
+fn plain(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let run = host.boot(&Guest {
+        kernel: "Image.gz",
+        ..Guest::new(Platform::None)
+    })?;
+    run.expect_status(POWERED_OFF)?;
+    run.expect("cpus", "1")?;
+    run.expect("rsi", "")?;
+    run.expect("encrypted_memory", "0")?;
+    has_memory(&run)
+}
+
+fn plain_smp(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let guest = Guest {
+        vcpus: 2,
+        end: End::Reboot,
+        ..Guest::new(Platform::None)
+    };
+    let run = host.boot(&guest)?;
+    run.expect("cpus", "2")?;
+    run.expect("end", "reboot")?;
+    has_memory(&run)
+}
+
+fn realm(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let guest = Guest {
+        steps: vec![Step::Facts, Step::Token],
+        ..Guest::new(Platform::Realm)
+    };
+    let run = host.boot(&guest)?;
+    run.expect_status(POWERED_OFF)?;
+    run.expect("cpus", "1")?;
+    is_a_realm(&run)?;
+    run.expect("token_provider", "arm_cca_guest")?;
+    run.expect("token_has_challenge", "1")
+}
+
+fn realm_smp(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let guest = Guest {
+        vcpus: 2,
+        end: End::Crash,
+        ..Guest::new(Platform::Realm)
+    };
+    let run = host.boot(&guest)?;
+    run.expect("cpus", "2")?;
+    run.expect("end", "crash")?;
+    is_a_realm(&run)
+}
+
+fn has_memory(run: &Run) -> anyhow::Result<()> {
+    let memory = run.number("memory_kib")?;
+    ensure!(
+        (400_000..524_288).contains(&memory),
+        "a guest of 512 MiB has {memory} KiB"
+    );
+    Ok(())
+}
+
+fn is_a_realm(run: &Run) -> anyhow::Result<()> {
+    has_memory(run)?;
+    run.expect("rsi", "1.0")?;
+    let slots = run.number("swiotlb_slots").context("swiotlb")?;
+    ensure!(slots > 0, "the guest has no swiotlb");
+    Ok(())
+}
