@@ -14,7 +14,7 @@ use std::os::fd::AsRawFd;
 
 use vfio_bindings::bindings::vfio::{
     VFIO_BASE, VFIO_GROUP_FLAGS_VIABLE, VFIO_IOMMU_INFO_CAPS, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
-    VFIO_TYPE, VFIO_TYPE1v2_IOMMU, vfio_group_status,
+    VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, VFIO_TYPE, VFIO_TYPE1v2_IOMMU, vfio_group_status,
 };
 use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 use vmm_sys_util::ioctl_io_nr;
@@ -133,7 +133,7 @@ fn require_viable(member: &File, group: u32) -> Result<(), IovaError> {
 }
 
 /// `struct vfio_iommu_type1_info` with its capability chain, as bytes.
-fn type1_info(container: &File) -> io::Result<Vec<u8>> {
+pub(crate) fn type1_info(container: &impl AsRawFd) -> io::Result<Vec<u8>> {
     let size = ask(container, INFO_BYTES)?
         .get(..4)
         .and_then(|bytes| bytes.try_into().ok())
@@ -144,7 +144,7 @@ fn type1_info(container: &File) -> io::Result<Vec<u8>> {
 }
 
 /// One `VFIO_IOMMU_GET_INFO` with room for `bytes` bytes of answer.
-fn ask(container: &File, bytes: usize) -> io::Result<Vec<u8>> {
+fn ask(container: &impl AsRawFd, bytes: usize) -> io::Result<Vec<u8>> {
     let mut words = vec![0_u64; bytes.div_ceil(8)];
     let room = words.len().saturating_mul(8);
     let argsz = u32::try_from(room).map_err(io::Error::other)?;
@@ -168,7 +168,18 @@ fn checked(result: i32) -> io::Result<()> {
 }
 
 /// Finds the IOVA range capability in a `vfio_iommu_type1_info` and its chain.
-fn parse_ranges(info: &[u8]) -> Option<Vec<RangeInclusive<u64>>> {
+pub(crate) fn parse_ranges(info: &[u8]) -> Option<Vec<RangeInclusive<u64>>> {
+    parse_range_list(capability(info, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)?)
+}
+
+/// How many more mappings the container takes, from a `vfio_iommu_type1_info` and its chain
+/// (Linux 5.9 and newer: the module parameter `dma_entry_limit` less those in use).
+pub(crate) fn parse_entries_left(info: &[u8]) -> Option<u32> {
+    u32_at(capability(info, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL)?, 8)
+}
+
+/// The bytes from the header of the capability `wanted` on.
+fn capability(info: &[u8], wanted: u32) -> Option<&[u8]> {
     let flags = u32_at(info, 4)?;
     if flags & VFIO_IOMMU_INFO_CAPS == 0 {
         return None;
@@ -177,8 +188,8 @@ fn parse_ranges(info: &[u8]) -> Option<Vec<RangeInclusive<u64>>> {
     // Each capability has a header of 8 bytes: a longer walk is a loop.
     for _ in 0..info.len() / 8 {
         let id = u16::from_ne_bytes(bytes_at(info, offset)?);
-        if u32::from(id) == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE {
-            return parse_range_list(info.get(offset..)?);
+        if u32::from(id) == wanted {
+            return info.get(offset..);
         }
         offset = usize::try_from(u32_at(info, offset.checked_add(4)?)?).ok()?;
         if offset == 0 {
@@ -240,6 +251,19 @@ mod tests {
         let info = answer(&[(0, 0x7ff_ffff), (0x810_0000, 0xffff_ffff_ffff)]);
         let ranges = parse_ranges(&info).unwrap();
         assert_eq!(ranges, [0..=0x7ff_ffff, 0x810_0000..=0xffff_ffff_ffff]);
+    }
+
+    #[test]
+    fn the_entries_left_are_found_where_the_kernel_says() {
+        let mut info = answer(&[(0, 0xfff)]);
+        assert_eq!(parse_entries_left(&info), None);
+        // The capability before the ranges becomes DMA_AVAIL; its value lies behind the header,
+        // so the ranges move up by one capability of 16 bytes.
+        info[24..26].copy_from_slice(&3_u16.to_ne_bytes());
+        info[28..32].copy_from_slice(&40_u32.to_ne_bytes());
+        info.splice(32..32, 65535_u64.to_ne_bytes());
+        assert_eq!(parse_entries_left(&info), Some(65535));
+        assert_eq!(parse_ranges(&info), Some(vec![0..=0xfff]));
     }
 
     #[test]
