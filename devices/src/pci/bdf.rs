@@ -33,19 +33,19 @@ impl Bdf {
     /// Bus number.
     #[must_use]
     pub const fn bus(self) -> u8 {
-        (self.0 >> 8) as u8
+        self.0.to_be_bytes()[0]
     }
 
     /// Device number on the bus, 0..=31.
     #[must_use]
     pub const fn device(self) -> u8 {
-        (self.0 >> 3) as u8 & 0x1f
+        self.0.to_be_bytes()[1] >> 3
     }
 
     /// Function number in the device, 0..=7.
     #[must_use]
     pub const fn function(self) -> u8 {
-        self.0 as u8 & 7
+        self.0.to_be_bytes()[1] & 7
     }
 }
 

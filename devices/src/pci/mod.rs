@@ -1,6 +1,27 @@
-//! PCI as the guest sees it: addresses, configuration space, base address registers, MSI-X and the
-//! root complex (ECAM).
+//! PCI as the guest sees it: addresses, configuration space, base address registers, message
+//! interrupts and the root complex (ECAM).
+//!
+//! ```text
+//!                    Root ── Ecam (bus 0, MMIO)      Window (memory, I/O ports; MMIO)
+//!                     │        │ configuration          │ what no BAR page answers directly
+//!   00:00.0 HostBridge┤        v                        v
+//!   00:01.0 function ─┴── PciFunction::config_*   PciFunction::bar_*
+//! ```
 
+mod bar;
 mod bdf;
+pub mod capability;
+mod host_bridge;
+mod msi;
+mod msix;
+pub mod registers;
+mod root;
+mod space;
 
+pub use bar::{AddressSpace, Bar, BarError, BarIndex, BarKind};
 pub use bdf::Bdf;
+pub use host_bridge::HostBridge;
+pub use msi::MsiCapability;
+pub use msix::{MsixCapability, MsixTable, TableLocation};
+pub use root::{PciFunction, Root, SharedFunction, SlotTaken};
+pub use space::{CONFIG_BYTES, ConfigSpace};
