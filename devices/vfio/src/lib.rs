@@ -6,7 +6,7 @@
 //! ```text
 //! Container ──┬── Function (config, BARs, interrupts, reset)      one per assigned device
 //!             ├── Function
-//!             └── type1 table: Iova -> guest memory                one for all of them
+//!             └── Type1Table: Iova -> guest memory                 one for all of them
 //! ```
 //!
 //! The ioctls are those of `vfio-ioctls`; what that crate leaves out (results of reset, reads and
@@ -20,6 +20,7 @@ mod iova;
 mod region;
 mod reset;
 mod sysfs;
+mod table;
 
 pub use container::{Container, ContainerError};
 pub use function::{AccessError, Function, OpenError};
@@ -28,3 +29,4 @@ pub use iova::{IovaError, iova_ranges};
 pub use region::{Region, RegionIndex, Span};
 pub use reset::{Reset, ResetError};
 pub use sysfs::{Member, Sysfs};
+pub use table::Type1Table;

@@ -13,6 +13,7 @@
 //! reads its tables there. Each conversion gives fresh zero pages: the old content is gone, and so
 //! is the memory behind it. It costs the same few calls whatever the length of the range.
 
+mod dma;
 mod mapping;
 mod region;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use iommu::{Gpa, PageRange};
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
+pub use dma::{DmaRegion, DmaView};
 use mapping::{Backing, Mapping};
 pub use region::{GuestMemory, RamRegion};
 
@@ -140,7 +142,7 @@ struct Split {
 
 /// The alias of one DRAM range.
 struct Alias {
-    mapping: Mapping,
+    mapping: Arc<Mapping>,
     /// Where in the shared file the range begins.
     file_offset: u64,
 }
@@ -189,9 +191,8 @@ impl GuestRam {
         let mut aliases = Vec::with_capacity(dram.len());
         let mut file_offset: u64 = 0;
         for &range in dram {
-            let mapping = reserve(range)?;
             aliases.push(Alias {
-                mapping,
+                mapping: Arc::new(reserve(range)?),
                 file_offset,
             });
             file_offset = file_offset
@@ -226,6 +227,22 @@ impl GuestRam {
             ranges.map(move |(dram, alias)| dram.slot(&alias.mapping, bit))
         });
         low.chain(aliases).collect()
+    }
+
+    /// What DMA tables map.
+    ///
+    /// # Errors
+    /// None that [`GuestRam::plain`] has not ruled out already.
+    pub fn dma_view(&self) -> Result<DmaView, RamError> {
+        let regions = self.low.iter().enumerate().map(|(index, dram)| {
+            let alias = self
+                .split
+                .as_ref()
+                .and_then(|split| split.aliases.get(index));
+            let mapping = alias.map_or(&dram.mapping, |alias| &alias.mapping);
+            DmaRegion::new(dram.range.start().raw(), Arc::clone(mapping))
+        });
+        DmaView::from_regions(regions.collect()).map_err(|_| RamError::Layout)
     }
 
     /// The address in this process of what a DMA table maps for `range`: the shared alias of split

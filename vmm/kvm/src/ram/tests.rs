@@ -95,6 +95,16 @@ fn split_ram_has_an_alias_slot_with_the_shared_bit() {
 }
 
 #[test]
+fn dma_tables_map_the_alias_of_split_ram_and_plain_ram_itself() {
+    let plain = GuestRam::plain(&[range(BASE, 4 << 20)]).unwrap();
+    for (ram, page) in [(plain, BASE + 0x1000), (split(), HIGH + 0x1000)] {
+        let host = ram.dma_view().unwrap().get_host_address(GuestAddress(page));
+        let address = host.unwrap().expose_provenance() as u64;
+        assert_eq!(Some(address), ram.dma_address(range(page, 0x1000)));
+    }
+}
+
+#[test]
 fn dram_in_the_shared_half_or_out_of_order_is_refused() {
     let dram = [range(BASE, 4 << 20)];
     assert!(matches!(GuestRam::split(&dram, 30), Err(RamError::Layout)));
