@@ -1,8 +1,11 @@
 //! `cargo xtask ci`: what a change must pass.
 
+use std::path::Path;
 use std::process::Command;
 
-use crate::progress::{run, step};
+use crate::cross::{self, Lint};
+use crate::progress::{run, skip, step};
+use crate::{direction, licences, tidy};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -12,11 +15,56 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
-    step("format", || {
-        run(Command::new("cargo").args(["fmt", "--all", "--check"]))
+    step("format", || run(&mut cargo(["fmt", "--all", "--check"])))?;
+    step("tidy", || tidy::check(Path::new(".")))?;
+    step("dependency direction", direction::check)?;
+    licences::check()?;
+    step("clippy", || {
+        run(&mut cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    })?;
+    lint_arm64()?;
+    step("rustdoc", || {
+        run(cargo([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     if !args.no_tests {
         crate::test::main(&crate::test::Args {})?;
     }
     Ok(())
+}
+
+fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(arguments);
+    command
+}
+
+/// Code for arm64 is not seen by the lint of another host.
+fn lint_arm64() -> anyhow::Result<()> {
+    let targets = ["--target", cross::TARGET, "--workspace", "--all-targets"];
+    match cross::lint() {
+        Lint::Clippy(mut command) => step("clippy for arm64", || {
+            run(command.args(targets).args(["--", "-D", "warnings"]))
+        }),
+        Lint::Check(mut command, missing) => {
+            skip("clippy for arm64", &format!("{missing} is not installed"));
+            step("check for arm64", || run(command.args(targets)))
+        }
+        Lint::Unavailable(reason) => {
+            skip("clippy for arm64", &reason);
+            Ok(())
+        }
+    }
 }

@@ -8,10 +8,14 @@
 
 mod bench;
 mod ci;
+mod cross;
 mod demo;
+mod direction;
 mod images;
+mod licences;
 mod progress;
 mod test;
+mod tidy;
 mod vmtest;
 
 use std::process::ExitCode;

@@ -17,6 +17,11 @@ pub(crate) fn step<T>(name: &str, run: impl FnOnce() -> anyhow::Result<T>) -> an
     Ok(value)
 }
 
+/// Says that a step is left out, and why.
+pub(crate) fn skip(name: &str, reason: &str) {
+    eprintln!("==> {name}\n    SKIP: {reason}");
+}
+
 /// Runs a command with this process's own output.
 ///
 /// # Errors
