@@ -34,6 +34,34 @@ macro_rules! codes {
 codes! {
     /// A device's DMA width is too small for the memory.
     DmaWidthTooNarrow = 101, "an assigned device cannot reach all of guest memory";
+    /// The VM fits in no guest-physical space that the host offers.
+    MemoryTooLarge = 102, "the VM does not fit in the host's guest-physical address space";
+    /// No width of the space is small enough for the device.
+    DmaWidthBelowMinimum = 103, "an assigned device is too narrow for any VM of this kind";
+    /// The IOMMU's aperture is too small for the memory.
+    ApertureTooSmall = 104, "a device's IOMMU cannot map all of guest memory";
+    /// Reserved IOVA ranges leave too little room for the memory.
+    ReservedRangesTooLarge = 105, "reserved IOVA ranges leave too little room for guest memory";
+    /// `bounce` where nothing low is shared.
+    BounceImpossible = 106, "the platform has no memory to bounce through";
+    /// Translated DMA in a guest that cannot use it.
+    TranslatedDmaImpossible = 107, "the platform's guests cannot use translated DMA";
+    /// The guest bounces for a device.
+    DmaBounces = 108, "an assigned device reaches only a part of guest memory without bouncing";
+    /// Sources of a device's DMA width disagree.
+    DmaWidthConflict = 109, "sources of a device's DMA width disagree";
+    /// The width of the space was forced.
+    IpaOverride = 110, "the width of the guest-physical address space is overridden";
+    /// The width of the space was forced to what cannot be.
+    IpaOverrideImpossible = 111, "the overridden width of the guest-physical address space cannot be";
+    /// A DMA width that no device has.
+    ImpossibleDmaWidth = 112, "a source gives a DMA width that no device has";
+    /// The host does not offer the platform.
+    PlatformNotOffered = 113, "the host does not offer the platform";
+    /// ccvm plans for the platform, but cannot launch it.
+    PlatformNotLaunched = 114, "this ccvm does not launch the platform";
+    /// Nothing is known of the host's KVM.
+    NoKvm = 115, "the host has no KVM, or its limits are not known";
     /// The config is not TOML.
     ConfigSyntax = 201, "the config file is not valid TOML";
     /// A key that no config has.
@@ -54,6 +82,12 @@ codes! {
     HostFactsValue = 303, "a value in the host facts is not acceptable";
     /// The host facts file cannot be read.
     HostFactsUnreadable = 304, "the host facts file cannot be read";
+    /// A device's IOMMU group is not known.
+    NoIommuGroup = 510, "a device's IOMMU group is not known";
+    /// Another device of the group is the host's.
+    GroupNotViable = 511, "a device shares its IOMMU group with one that the host uses";
+    /// The guest's PCI bus is full.
+    TooManyDevices = 512, "the guest's PCI bus is full";
     /// No function of the host has the address.
     DeviceAbsent = 550, "the device is not there";
     /// A bridge, or a device that no IOMMU confines.

@@ -1,12 +1,156 @@
 //! The plan: one placement of everything in guest-physical space, such that every assigned device
 //! reaches every address that it will be told to use.
+//!
+//! Pure and deterministic: the same config and the same facts give the same plan, byte for byte.
+//!
+//! ```text
+//! shared alias in the top bit                        in place
+//!
+//! 2^w      ┌───────────────┐ ◄ no device's reach     2^w ┌───────────────┐
+//!          │               │   and no aperture ends      │ PCI, platform │
+//!          │ shared alias  │   below this                │ (not DMA)     │
+//!          │ of all below  │                             │---------------│ ◄ no strict device's reach
+//! 2^(w-1)  ├───────────────┤                             │ DRAM          │   ends below the last DRAM
+//!          │ 64-bit window │                             │ ░░░░░░░░░░░░░ │   reserved IOVAs: no DRAM
+//!          │ DRAM          │                             │ DRAM          │
+//!          │ platform, PCI │                             │ platform, PCI │
+//! 0        └───────────────┘                           0 └───────────────┘
+//! ```
+//!
+//! The smallest `w` that holds the layout is the choice. For each `w` a *roomy* layout with customary
+//! addresses comes first, then the *compact* one that leaves the most DRAM (`pack`).
+
+mod assigned;
+mod bounds;
+mod case;
+mod choice;
+mod layout;
+mod machine;
+mod outcome;
+mod pack;
+mod refusal;
+mod span;
+mod table;
+mod width;
+mod windows;
 
 use devices::pci::Bdf;
 use iommu::{Gpa, PageRange};
 
-use crate::config::spec::DmaMode;
-use crate::host::facts::PciAddress;
-use crate::platform::Platform;
+pub use outcome::{DeviceReach, DmaWidth, Outcome, PlanOptions, Verdict, WidthSource};
+
+use crate::config::spec::{DmaMode, VmSpec};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::host::facts::{HostFacts, PciAddress};
+use crate::platform::{Platform, SharedAlias};
+use assigned::Assigned;
+use bounds::{Bounds, reach_of};
+use case::Case;
+use layout::Layout;
+use machine::Machine;
+use span::Span;
+use windows::BarRooms;
+
+/// Places the VM of `spec` on the host of `facts`, or says everything that stands in the way.
+#[must_use]
+pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
+    let (mut notes, mut findings) = (Vec::new(), Vec::new());
+    let platform = choice::platform(spec, facts, &mut notes, &mut findings);
+    let assigned = assigned::resolve(spec, facts, &mut findings);
+    let rule = choice::dma_rule(spec, platform, &assigned, &mut findings);
+    let widths = choice::widths(facts, options, &mut findings);
+    let rooms = BarRooms::of(assigned.iter().flat_map(|device| &device.facts.bars));
+    let case = Case {
+        memory: spec.memory,
+        platform,
+        rule,
+        forced: options.override_ipa_bits.is_some(),
+        widths,
+        machine: Machine::new(facts.arch, spec.vcpus, &rooms),
+        assigned,
+    };
+    let hopeless = findings.iter().any(is_error);
+    let bounds = case.together();
+    let most = case.max_memory(&bounds);
+    let solution = case.solve(&bounds);
+    match &solution {
+        Some(layout) => findings.extend(warnings(&case, layout)),
+        None if case.widths.is_empty() => {}
+        None => findings.extend(refusal::refuse(&case, most)),
+    }
+    let accepted = solution.as_ref().filter(|_| !hopeless);
+    let verdict = accepted.and_then(|layout| VmPlan::new(&case, spec.vcpus, layout));
+    let layout = solution
+        .as_ref()
+        .cloned()
+        .or_else(|| refusal::unbounded(&case));
+    Outcome {
+        verdict: verdict.map_or(Verdict::Rejected, Verdict::Accepted),
+        platform,
+        ipa_bits: layout.as_ref().map(|layout| layout.width),
+        max_memory: if hopeless { 0 } else { most },
+        limited_by: limiting(&case),
+        devices: reaches(&case, layout.as_ref(), solution.is_some()),
+        notes,
+        diagnostics: findings,
+    }
+}
+
+fn is_error(finding: &Diagnostic) -> bool {
+    finding.severity == Severity::Error
+}
+
+/// What the operator should know of an accepted layout.
+fn warnings(case: &Case<'_>, layout: &Layout) -> Vec<Diagnostic> {
+    match case.alias() {
+        SharedAlias::InPlace => refusal::bounces(case, layout),
+        SharedAlias::TopBit => case
+            .direct()
+            .flat_map(|device| refusal::causes(case, device, layout, Severity::Warning))
+            .collect(),
+    }
+}
+
+/// The device that allows the least memory, if that is less than without devices.
+fn limiting(case: &Case<'_>) -> Option<PciAddress> {
+    let free = case.max_memory(&Bounds::unlimited());
+    let alone = case.each_alone();
+    let least = alone
+        .iter()
+        .min_by_key(|(device, alone)| (alone.max_memory, device.width.bits))?;
+    (least.1.max_memory < free).then(|| least.0.pci())
+}
+
+fn reaches(case: &Case<'_>, layout: Option<&Layout>, solved: bool) -> Vec<DeviceReach> {
+    let alone = if solved {
+        Vec::new()
+    } else {
+        case.each_alone()
+    };
+    let reach = |device: &Assigned<'_>| {
+        let highest = layout.map(|layout| highest_dma_address(case, device, layout));
+        let within = highest.is_some_and(|highest| highest < reach_of(device.width.bits));
+        let refused = alone
+            .iter()
+            .any(|(other, alone)| other.index == device.index && !alone.fits);
+        DeviceReach {
+            pci: device.pci(),
+            width: device.width.clone(),
+            highest_dma_address: highest,
+            reachable: within && !refused,
+        }
+    };
+    case.assigned.iter().map(reach).collect()
+}
+
+fn highest_dma_address(case: &Case<'_>, device: &Assigned<'_>, layout: &Layout) -> u64 {
+    if device.is_direct() || case.platform.is_confidential() {
+        layout.highest_dma_address(case.alias())
+    } else {
+        let end = reach_of(device.width.bits).min(device.bounds.aperture_end);
+        end.saturating_sub(1)
+    }
+}
 
 /// A placement for which the DMA rule holds. Having one is the proof: only the planner makes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +159,7 @@ pub struct VmPlan {
     ipa_bits: u8,
     vcpus: u32,
     dram: Vec<PageRange<Gpa>>,
-    mmio: MmioLayout,
+    mmio: Option<MmioLayout>,
     pci_windows: Vec<PciWindow>,
     devices: Vec<PlannedDevice>,
 }
@@ -66,6 +210,8 @@ pub struct PlannedDevice {
     pub guest: Bdf,
     /// How many address bits it drives.
     pub dma_bits: u8,
+    /// Who says so.
+    pub dma_bits_source: WidthSource,
     /// How its DMA is addressed.
     pub dma: DmaMode,
     /// The highest address that it will be told to use, inclusive.
@@ -73,6 +219,38 @@ pub struct PlannedDevice {
 }
 
 impl VmPlan {
+    fn new(case: &Case<'_>, vcpus: u32, layout: &Layout) -> Option<Self> {
+        let pages =
+            |span: &Span| PageRange::from_bounds(Gpa::new(span.start), Gpa::new(span.end)).ok();
+        let arm = case.machine.mmio(layout.platform);
+        let window = |span: Option<Span>, kind| {
+            let range = pages(&span?)?;
+            Some(PciWindow { range, kind })
+        };
+        let windows = [
+            arm.and_then(|(_, io)| io),
+            window(layout.mem32, PciWindowKind::Mem32),
+            window(layout.mem64, PciWindowKind::Mem64),
+        ];
+        let planned = |device: &Assigned<'_>| PlannedDevice {
+            pci: device.pci(),
+            guest: device.guest,
+            dma_bits: device.width.bits,
+            dma_bits_source: device.width.source,
+            dma: device.spec.dma,
+            highest_dma_address: highest_dma_address(case, device, layout),
+        };
+        Some(Self {
+            platform: case.platform,
+            ipa_bits: layout.width,
+            vcpus,
+            dram: layout.dram.iter().map(pages).collect::<Option<_>>()?,
+            mmio: arm.map(|(mmio, _)| mmio),
+            pci_windows: windows.into_iter().flatten().collect(),
+            devices: case.assigned.iter().map(planned).collect(),
+        })
+    }
+
     /// The kind of VM.
     #[must_use]
     pub fn platform(&self) -> Platform {
@@ -89,8 +267,8 @@ impl VmPlan {
     #[must_use]
     pub fn shared_bit(&self) -> Option<u8> {
         match self.platform.shared_alias() {
-            crate::platform::SharedAlias::TopBit => self.ipa_bits.checked_sub(1),
-            crate::platform::SharedAlias::InPlace => None,
+            SharedAlias::TopBit => self.ipa_bits.checked_sub(1),
+            SharedAlias::InPlace => None,
         }
     }
 
@@ -106,10 +284,10 @@ impl VmPlan {
         &self.dram
     }
 
-    /// The platform's own devices.
+    /// The platform's own devices; only an Arm VM has them.
     #[must_use]
-    pub fn mmio(&self) -> &MmioLayout {
-        &self.mmio
+    pub fn mmio(&self) -> Option<&MmioLayout> {
+        self.mmio.as_ref()
     }
 
     /// The PCI windows.
@@ -124,3 +302,6 @@ impl VmPlan {
         &self.devices
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 pub mod emulated_realm;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The kind of VM. Closed set: one entry here, one file in `platform/` for each that can run.
@@ -34,6 +36,20 @@ pub enum Platform {
     Snp,
     /// Intel TDX.
     Tdx,
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::EmulatedRealm => "emulated-realm",
+            Self::Cca => "cca",
+            Self::Pkvm => "pkvm",
+            Self::SwProtected => "sw-protected",
+            Self::Snp => "snp",
+            Self::Tdx => "tdx",
+        })
+    }
 }
 
 /// How a shared page is named.

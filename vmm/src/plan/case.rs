@@ -1,0 +1,118 @@
+//! One config on one host: what each device demands, and what can be had with it.
+
+use super::assigned::Assigned;
+use super::bounds::{Bounds, reach_of};
+use super::layout::{Layout, Problem};
+use super::machine::Machine;
+use crate::config::spec::DmaRule;
+use crate::host::facts::PciAddress;
+use crate::platform::{Platform, SharedAlias};
+
+/// The unit of DRAM: what a huge page maps.
+const GRANULE: u64 = 2 << 20;
+
+/// A config and a host, ready to be placed.
+#[derive(Debug)]
+pub(super) struct Case<'a> {
+    pub(super) memory: u64,
+    pub(super) platform: Platform,
+    pub(super) rule: DmaRule,
+    /// Whether the width of the space is forced.
+    pub(super) forced: bool,
+    /// Widths that the host offers, ascending.
+    pub(super) widths: Vec<u8>,
+    pub(super) machine: Machine,
+    pub(super) assigned: Vec<Assigned<'a>>,
+}
+
+/// What a device by itself allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Alone {
+    /// The largest memory.
+    pub(super) max_memory: u64,
+    /// Whether the config's memory fits.
+    pub(super) fits: bool,
+}
+
+impl<'a> Case<'a> {
+    pub(super) fn alias(&self) -> SharedAlias {
+        self.platform.shared_alias()
+    }
+
+    /// The devices whose DMA is by guest-physical address. A confidential VM has no others, whatever
+    /// the config says.
+    pub(super) fn direct(&self) -> impl Iterator<Item = &Assigned<'a>> {
+        let all = self.platform.is_confidential();
+        self.assigned
+            .iter()
+            .filter(move |device| all || device.is_direct())
+    }
+
+    /// What `device` demands of the placement under this config's rule.
+    pub(super) fn demands(&self, device: &Assigned<'_>) -> Bounds {
+        let bounces = self.alias() == SharedAlias::InPlace && self.rule == DmaRule::Bounce;
+        if bounces || self.forced {
+            device.bounds.at_any_width()
+        } else {
+            device.bounds.clone()
+        }
+    }
+
+    /// What all devices together demand.
+    pub(super) fn together(&self) -> Bounds {
+        let demands = self.direct().map(|device| self.demands(device));
+        demands.fold(Bounds::unlimited(), |all, one| all.and(&one))
+    }
+
+    /// What all devices but `without` demand.
+    pub(super) fn together_without(&self, without: PciAddress) -> Bounds {
+        let others = self.direct().filter(|device| device.pci() != without);
+        let demands = others.map(|device| self.demands(device));
+        demands.fold(Bounds::unlimited(), |all, one| all.and(&one))
+    }
+
+    /// The placement problem under `bounds`, in spaces of `widths` bits.
+    pub(super) fn problem<'p>(&'p self, bounds: &'p Bounds, widths: &'p [u8]) -> Problem<'p> {
+        let bouncing = self.alias() == SharedAlias::InPlace && self.rule == DmaRule::Bounce;
+        let narrowest = self
+            .direct()
+            .map(|device| reach_of(device.width.bits))
+            .min();
+        Problem {
+            machine: &self.machine,
+            alias: self.alias(),
+            granule: GRANULE,
+            widths,
+            bounds,
+            bounce_below: narrowest.filter(|_| bouncing).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub(super) fn solve(&self, bounds: &Bounds) -> Option<Layout> {
+        self.problem(bounds, &self.widths).solve(self.memory)
+    }
+
+    pub(super) fn max_memory(&self, bounds: &Bounds) -> u64 {
+        self.problem(bounds, &self.widths).max_memory()
+    }
+
+    /// What each direct device by itself allows, in the order of [`Case::direct`]. Devices with equal
+    /// demands, which are most of a host's, are asked once.
+    pub(super) fn each_alone(&self) -> Vec<(&Assigned<'a>, Alone)> {
+        let mut asked: Vec<(Bounds, Alone)> = Vec::new();
+        let mut answers = Vec::new();
+        for device in self.direct() {
+            let demands = self.demands(device);
+            let known = asked.iter().find(|(bounds, _)| *bounds == demands);
+            let alone = known.map(|(_, alone)| *alone).unwrap_or_else(|| {
+                let max_memory = self.max_memory(&demands);
+                let fits = max_memory >= self.memory;
+                let alone = Alone { max_memory, fits };
+                asked.push((demands, alone));
+                alone
+            });
+            answers.push((device, alone));
+        }
+        answers
+    }
+}
