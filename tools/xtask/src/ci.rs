@@ -63,7 +63,7 @@ fn lint_arm64() -> anyhow::Result<()> {
             step("check for arm64", || run(command.args(targets)))
         }
         Lint::Unavailable(reason) => {
-            skip("clippy for arm64", &reason);
+            skip("clippy for arm64", reason);
             Ok(())
         }
     }

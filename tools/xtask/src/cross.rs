@@ -1,5 +1,5 @@
-//! The arm64 toolchain: Debian's own compiler with its arm64 standard library, since rustup's may
-//! come without that target.
+//! How code for arm64 is linted on another machine: by rustup's compiler where it has the target,
+//! else by Debian's, which brings the arm64 standard library as a package.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,9 +7,27 @@ use std::process::Command;
 /// The target that `ccvm run` is for.
 pub(crate) const TARGET: &str = "aarch64-unknown-linux-gnu";
 
-const RUSTC: &str = "/usr/bin/rustc";
-const CLIPPY: &str = "/usr/bin/cargo-clippy";
 const LINKER: &str = "aarch64-linux-gnu-gcc";
+
+/// A compiler, the linter that was built with it, and the package of that linter.
+struct Toolchain {
+    rustc: &'static str,
+    clippy: &'static str,
+    package: &'static str,
+}
+
+const TOOLCHAINS: [Toolchain; 2] = [
+    Toolchain {
+        rustc: "rustc",
+        clippy: "cargo-clippy",
+        package: "rustup component clippy",
+    },
+    Toolchain {
+        rustc: "/usr/bin/rustc",
+        clippy: "/usr/bin/cargo-clippy",
+        package: "rust-web-clippy",
+    },
+];
 
 /// How arm64 code can be checked here.
 pub(crate) enum Lint {
@@ -18,58 +36,54 @@ pub(crate) enum Lint {
     /// By the compiler alone, with the package that would bring clippy.
     Check(Command, &'static str),
     /// Not at all, and why.
-    Unavailable(String),
+    Unavailable(&'static str),
 }
 
-/// The command that lints the workspace for arm64, ready for the arguments after `--target`.
+/// The command that lints for arm64, ready for the arguments after its name.
 pub(crate) fn lint() -> Lint {
     if cfg!(target_arch = "aarch64") {
-        return Lint::Unavailable(
-            "this machine is arm64: the lint of the host covers it".to_owned(),
-        );
+        return Lint::Unavailable("the lint of this machine, which is arm64, covers it");
     }
-    if let Err(reason) = toolchain() {
-        return Lint::Unavailable(format!("{reason}; 'cargo xtask images' installs it"));
-    }
-    if Path::new(CLIPPY).exists() {
-        let mut command = cargo(CLIPPY);
+    let Some(toolchain) = TOOLCHAINS.iter().find(|toolchain| toolchain.has_target()) else {
+        return Lint::Unavailable("no compiler for arm64; 'cargo xtask images' installs one");
+    };
+    if answers(Command::new(toolchain.clippy).arg("--version")) {
+        let mut command = toolchain.cargo(toolchain.clippy);
         command.arg("clippy");
         return Lint::Clippy(command);
     }
-    let mut command = cargo("cargo");
+    let mut command = toolchain.cargo("cargo");
     command.arg("check");
-    Lint::Check(command, "rust-web-clippy")
+    Lint::Check(command, toolchain.package)
 }
 
-fn toolchain() -> Result<(), String> {
-    let answers = |command: &mut Command| command.output().is_ok_and(|out| out.status.success());
-    if !answers(Command::new(LINKER).arg("--version")) {
-        return Err(format!("{LINKER} is not installed"));
-    }
-    let libraries = Command::new(RUSTC)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output();
-    let present = libraries.is_ok_and(|out| {
-        let path = String::from_utf8_lossy(&out.stdout);
-        Path::new(path.trim()).is_dir()
-    });
-    if !present {
-        return Err(format!("{RUSTC} has no standard library for {TARGET}"));
-    }
-    Ok(())
+fn answers(command: &mut Command) -> bool {
+    command.output().is_ok_and(|out| out.status.success())
 }
 
-/// A command with which cargo, or a tool that stands for it, builds for arm64.
-fn cargo(program: &str) -> Command {
-    let mut command = Command::new(program);
-    // Another compiler than the host's: in one target directory each would undo the other's work.
-    command
-        .env("RUSTC", RUSTC)
-        .env("CARGO_TARGET_DIR", "target/cross")
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
-        .env(
-            "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            "-C target-feature=+crt-static",
-        );
-    command
+impl Toolchain {
+    fn has_target(&self) -> bool {
+        let directory = Command::new(self.rustc)
+            .args(["--print", "target-libdir", "--target", TARGET])
+            .output();
+        directory.is_ok_and(|out| {
+            let path = String::from_utf8_lossy(&out.stdout);
+            Path::new(path.trim()).is_dir()
+        })
+    }
+
+    /// A command with which cargo, or a tool that stands for it, works for arm64.
+    fn cargo(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        // Another compiler than the host's: in one target directory each undoes the other's work.
+        command
+            .env("RUSTC", self.rustc)
+            .env("CARGO_TARGET_DIR", "target/cross")
+            .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
+            .env(
+                "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+                "-Ctarget-feature=+crt-static",
+            );
+        command
+    }
 }
