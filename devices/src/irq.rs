@@ -38,6 +38,8 @@ pub trait MsiVector: Send {
     /// # Errors
     /// When KVM refuses the route.
     fn route(&mut self, message: Option<MsiMessage>) -> io::Result<()>;
+    /// Whether the event was signalled while disconnected: it is delivered when connected again.
+    fn is_pending(&self) -> bool;
 }
 
 /// Hands out message-interrupt vectors.

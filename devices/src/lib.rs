@@ -2,11 +2,12 @@
 //! passed-through functions.
 //!
 //! Nothing here knows KVM or VFIO. The few things that a device needs of them are the small traits
-//! in [`irq`] (and of `passthrough`), which `vmm` implements.
+//! in [`irq`] and [`passthrough`], which `vmm` implements.
 #![forbid(unsafe_code)]
 
 pub mod bus;
 pub mod irq;
+pub mod passthrough;
 pub mod pci;
 pub mod rate_limit;
 pub mod rtc;
