@@ -82,6 +82,32 @@ codes! {
     HostFactsValue = 303, "a value in the host facts is not acceptable";
     /// The host facts file cannot be read.
     HostFactsUnreadable = 304, "the host facts file cannot be read";
+    /// A config without `[boot]` can be checked, not run.
+    NothingToBoot = 401, "the config does not say what to boot";
+    /// The kernel file cannot be opened or read.
+    KernelUnreadable = 402, "the kernel cannot be read";
+    /// The kernel file has another format or another architecture.
+    NotAKernel = 403, "the kernel file is not an arm64 kernel";
+    /// The kernel file is cut short, or does not decompress.
+    KernelDamaged = 404, "the kernel file is damaged";
+    /// The initial RAM disk cannot be opened or read.
+    InitrdUnreadable = 405, "the initial RAM disk cannot be read";
+    /// The initial RAM disk is empty, cut short, or no file.
+    InitrdDamaged = 406, "the initial RAM disk is damaged";
+    /// Kernel, device tree and initial RAM disk need more memory than a range of DRAM has.
+    BootFilesTooLarge = 407, "the boot files do not fit in guest memory";
+    /// The command line is too long, or holds what a kernel does not take.
+    CommandLine = 408, "the kernel does not take the command line";
+    /// `/dev/kvm` may not be opened.
+    KvmDenied = 410, "KVM may not be used";
+    /// KVM lacks a feature, or refuses a step of the launch.
+    KvmRefused = 411, "KVM refuses the VM";
+    /// The host has no room for guest memory.
+    NoHostMemory = 412, "the host cannot hold the guest's memory";
+    /// This ccvm launches no VMs on this architecture.
+    ArchitectureNotRun = 413, "VMs of this architecture cannot be run";
+    /// A file for the run's own use cannot be written.
+    RunFile = 414, "a file of the run cannot be written";
     /// A device's IOMMU group is not known.
     NoIommuGroup = 510, "a device's IOMMU group is not known";
     /// Another device of the group is the host's.

@@ -7,6 +7,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod config;
 pub mod convert;
 pub mod diagnostic;
