@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use vmm::diagnostic::Diagnostic;
 use vmm::host::Roots;
-use vmm::host::binding::{Binder, Moved, ThisKernel};
+use vmm::host::binding::{Binder, HostUse, Moved, ThisKernel};
 use vmm::host::facts::PciAddress;
 
 #[derive(clap::Args)]
@@ -19,7 +19,13 @@ enum Action {
     /// List the PCI devices of this host
     List,
     /// Move a device to vfio-pci, noting the DMA masks that its driver had set
-    Bind(Address),
+    Bind {
+        #[command(flatten)]
+        device: Address,
+        /// Take the device even when this host has mounts, swap or routes on it
+        #[arg(long)]
+        force: bool,
+    },
     /// Move a device back to the driver that it had
     Unbind(Address),
 }
@@ -35,8 +41,18 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     let binder = Binder::new(&roots, &ThisKernel);
     let text = match &args.action {
         Action::List => Ok(super::host::devices(&vmm::host::read().devices)),
-        Action::Bind(Address { address }) => {
-            binder.bind(*address).map(|moved| bound(*address, &moved))
+        Action::Bind {
+            device: Address { address },
+            force,
+        } => {
+            let host_use = if *force {
+                HostUse::Override
+            } else {
+                HostUse::Respect
+            };
+            binder
+                .bind(*address, host_use)
+                .map(|moved| bound(*address, &moved))
         }
         Action::Unbind(Address { address }) => binder
             .unbind(*address)

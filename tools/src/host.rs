@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use vmm::host::class::{class_name, is_bridge};
 use vmm::host::facts::{Arch, DeviceFacts, HostFacts, KvmFacts};
+use vmm::plan::dma_width;
 
 use crate::table::Table;
 
@@ -131,15 +132,13 @@ fn masks(device: &DeviceFacts) -> String {
     )
 }
 
-/// The width that a plan takes from these facts alone, and why.
+/// The width that a plan takes from these facts alone, and who says so.
 fn assumed(device: &DeviceFacts) -> String {
     if is_bridge(device.class.0) {
         return "-".to_owned();
     }
-    match device.dma_mask_bits.min(device.coherent_dma_mask_bits) {
-        Some(bits) if bits != 32 => format!("{bits} (sysfs)"),
-        _ => "32 (assumed)".to_owned(),
-    }
+    let width = dma_width(device);
+    format!("{} ({})", width.bits, width.source.name())
 }
 
 #[cfg(test)]
@@ -152,8 +151,8 @@ mod tests {
         {"pci":"0000:00:04.0","vendor":"0x8086","device":"0x100e","class":"0x020000","group":3,
          "driver":"vfio-pci","dma_mask_bits":32,"coherent_dma_mask_bits":32,
          "iova_ranges":[{"start":"0x0","end":"0xffffffff"}]},
-        {"pci":"0000:00:05.0","vendor":"0x1234","device":"0x5678","class":"0x010802","group":4,
-         "driver":"nvme","dma_mask_bits":64,"coherent_dma_mask_bits":48}],
+        {"pci":"0000:00:05.0","vendor":"0x1234","device":"0x5678","class":"0x0b4000","group":4,
+         "driver":"qat","dma_mask_bits":64,"coherent_dma_mask_bits":48}],
         "unknown":["a thing: it cannot be read"]}"#;
 
     #[test]
@@ -167,8 +166,8 @@ PCI   3 functions in 2 IOMMU groups; 1 ready for a VM
 
 ADDRESS       DEVICE               IDS        GROUP  DRIVER    MASKS  DMA BITS
 0000:00:00.0  host bridge          1b36:0008  -      -         ?/?    -
-0000:00:04.0  Ethernet controller  8086:100e  3      vfio-pci  32/32  32 (assumed)
-0000:00:05.0  NVMe controller      1234:5678  4      nvme      64/48  48 (sysfs)
+0000:00:04.0  Ethernet controller  8086:100e  3      vfio-pci  32/32  32 (table)
+0000:00:05.0  processor            1234:5678  4      qat       64/48  48 (sysfs)
 
 Not known:
   - a thing: it cannot be read

@@ -15,6 +15,7 @@ use std::io;
 use std::path::Path;
 
 use super::class::is_bridge;
+use super::dependents::dependents;
 use super::facts::{DeviceFacts, PciAddress};
 use super::function::{self, has_own_driver, is_vfio};
 use super::remembered::{self, Remembered};
@@ -64,6 +65,15 @@ impl Kernel for ThisKernel {
     }
 }
 
+/// What to do about a device that the host itself depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostUse {
+    /// Leave the device alone.
+    Respect,
+    /// Take it all the same.
+    Override,
+}
+
 /// What came of handing a device over, in either direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Moved {
@@ -86,9 +96,9 @@ impl<'a> Binder<'a> {
     /// Moves a device from its driver to `vfio-pci`.
     ///
     /// # Errors
-    /// When the device is absent, a bridge or outside of any IOMMU group, when `vfio-pci` is not
-    /// there, or when the kernel refuses; the device is then as it was.
-    pub fn bind(&self, pci: PciAddress) -> Result<Moved, Diagnostic> {
+    /// When the device is absent, a bridge or outside of any IOMMU group, when the host depends on
+    /// it, when `vfio-pci` is not there, or when the kernel refuses; the device is then as it was.
+    pub fn bind(&self, pci: PciAddress, host_use: HostUse) -> Result<Moved, Diagnostic> {
         let device = self.find(pci)?;
         let group = assignable(&device)?;
         if device.driver.as_deref().is_some_and(is_vfio) {
@@ -99,6 +109,9 @@ impl<'a> Binder<'a> {
             return Err(Diagnostic::error(Code::VfioDriverAbsent, message)
                 .about(pci)
                 .with_help("run 'modprobe vfio-pci'"));
+        }
+        if host_use == HostUse::Respect {
+            self.require_unused(pci)?;
         }
         self.note(&device)?;
         let former = self.driver_override(pci);
@@ -157,6 +170,17 @@ impl<'a> Binder<'a> {
         }
         let mut unknown = Vec::new();
         function::read(self.roots, pci, &mut unknown).ok_or_else(|| absent(unknown.join("; ")))
+    }
+
+    fn require_unused(&self, pci: PciAddress) -> Result<(), Diagnostic> {
+        let dependents = dependents(self.roots, pci);
+        if dependents.is_empty() {
+            return Ok(());
+        }
+        let message = format!("this host depends on {pci}: {}", dependents.join("; "));
+        Err(Diagnostic::error(Code::DeviceInUse, message)
+            .about(pci)
+            .with_help("free it first, or take it all the same with --force"))
     }
 
     fn driver(&self, pci: PciAddress) -> Option<String> {

@@ -3,6 +3,7 @@
 pub mod binding;
 mod checked;
 pub mod class;
+mod dependents;
 mod document;
 pub mod facts;
 mod function;

@@ -39,9 +39,9 @@ use iommu::{Gpa, PageRange};
 
 pub use outcome::{DeviceReach, DmaWidth, Outcome, PlanOptions, Verdict, WidthSource};
 
-use crate::config::spec::{DmaMode, VmSpec};
+use crate::config::spec::{DeviceSpec, DmaMode, VmSpec};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::host::facts::{HostFacts, PciAddress};
+use crate::host::facts::{DeviceFacts, HostFacts, PciAddress};
 use crate::platform::{Platform, SharedAlias};
 use assigned::Assigned;
 use bounds::{Bounds, reach_of};
@@ -50,6 +50,18 @@ use layout::Layout;
 use machine::Machine;
 use span::Span;
 use windows::BarRooms;
+
+/// How many address bits a device drives by its facts alone, for want of a config.
+#[must_use]
+pub fn dma_width(facts: &DeviceFacts) -> DmaWidth {
+    let unasked = DeviceSpec {
+        pci: facts.pci,
+        dma_bits: None,
+        dma: DmaMode::Direct,
+    };
+    // A width that no device has is a finding where a VM is planned; elsewhere it is no knowledge.
+    width::width(&unasked, facts).unwrap_or_else(|_| DmaWidth::assumed())
+}
 
 /// Places the VM of `spec` on the host of `facts`, or says everything that stands in the way.
 #[must_use]

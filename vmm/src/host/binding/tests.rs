@@ -97,7 +97,9 @@ fn nic() -> PciAddress {
 fn a_device_goes_to_vfio_and_its_masks_are_noted() {
     let tree = host_with_a_card(Some("e1000"));
     let kernel = Driver::new(&tree);
-    let moved = Binder::new(tree.roots(), &kernel).bind(nic()).unwrap();
+    let moved = Binder::new(tree.roots(), &kernel)
+        .bind(nic(), HostUse::Respect)
+        .unwrap();
     assert_eq!(moved.from.as_deref(), Some("e1000"));
     assert_eq!(moved.to.as_deref(), Some("vfio-pci"));
     assert_eq!(moved.must_follow, []);
@@ -123,7 +125,7 @@ fn a_device_comes_back_to_the_driver_that_it_had() {
         let tree = host_with_a_card(former);
         let kernel = Driver::new(&tree);
         let binder = Binder::new(tree.roots(), &kernel);
-        binder.bind(nic()).unwrap();
+        binder.bind(nic(), HostUse::Respect).unwrap();
         let moved = binder.unbind(nic()).unwrap();
         assert_eq!(moved.from.as_deref(), Some("vfio-pci"));
         assert_eq!(moved.to.as_deref(), former);
@@ -137,7 +139,7 @@ fn a_device_comes_back_to_the_driver_that_it_had() {
 fn a_driver_that_is_gone_leaves_the_choice_to_the_kernel() {
     let tree = host_with_a_card(Some("e1000-out-of-tree"));
     Binder::new(tree.roots(), &Driver::new(&tree))
-        .bind(nic())
+        .bind(nic(), HostUse::Respect)
         .unwrap();
     let kernel = Driver::without(&tree, "e1000-out-of-tree/bind");
     let moved = Binder::new(tree.roots(), &kernel).unbind(nic()).unwrap();
@@ -148,7 +150,9 @@ fn a_driver_that_is_gone_leaves_the_choice_to_the_kernel() {
 fn moving_a_device_to_where_it_is_changes_nothing() {
     let tree = host_with_a_card(Some("vfio-pci"));
     let kernel = Driver::new(&tree);
-    let moved = Binder::new(tree.roots(), &kernel).bind(nic()).unwrap();
+    let moved = Binder::new(tree.roots(), &kernel)
+        .bind(nic(), HostUse::Respect)
+        .unwrap();
     assert_eq!(moved.from, moved.to);
     tree.bind(NIC, "e1000");
     let moved = Binder::new(tree.roots(), &kernel).unbind(nic()).unwrap();
@@ -161,7 +165,9 @@ fn a_device_that_cannot_be_bound_is_left_as_it_was() {
     for broken in ["driver_override", "e1000/unbind", "drivers_probe"] {
         let tree = host_with_a_card(Some("e1000"));
         let kernel = Driver::without(&tree, broken);
-        let error = Binder::new(tree.roots(), &kernel).bind(nic()).unwrap_err();
+        let error = Binder::new(tree.roots(), &kernel)
+            .bind(nic(), HostUse::Respect)
+            .unwrap_err();
         assert_eq!(error.code, Code::DeviceNotMoved, "{error}");
         assert_eq!(driver_of(&tree, NIC).as_deref(), Some("e1000"), "{broken}");
         let left = Binder::new(tree.roots(), &kernel).driver_override(nic());
@@ -176,7 +182,7 @@ fn an_override_that_an_operator_had_set_is_put_back() {
     tree.write(&path, "e1000\n");
     let kernel = Driver::without(&tree, "drivers_probe");
     let binder = Binder::new(tree.roots(), &kernel);
-    binder.bind(nic()).unwrap_err();
+    binder.bind(nic(), HostUse::Respect).unwrap_err();
     assert_eq!(binder.driver_override(nic()), "e1000");
     assert_eq!(note_of(&tree), None);
 }
@@ -197,7 +203,7 @@ fn a_device_that_a_vm_uses_is_not_taken_from_it() {
 fn a_device_that_cannot_be_given_back_stays_on_vfio() {
     let tree = host_with_a_card(Some("e1000"));
     Binder::new(tree.roots(), &Driver::new(&tree))
-        .bind(nic())
+        .bind(nic(), HostUse::Respect)
         .unwrap();
     let kernel = Driver::without(&tree, "vfio-pci/unbind");
     let error = Binder::new(tree.roots(), &kernel)
@@ -217,10 +223,14 @@ fn bridges_and_devices_without_a_group_stay_with_the_host() {
     let kernel = Driver::new(&tree);
     let binder = Binder::new(tree.roots(), &kernel);
     for pci in [NIC, "0000:00:01.0"] {
-        let error = binder.bind(pci.parse().unwrap()).unwrap_err();
+        let error = binder
+            .bind(pci.parse().unwrap(), HostUse::Respect)
+            .unwrap_err();
         assert_eq!(error.code, Code::DeviceNotAssignable, "{error}");
     }
-    let error = binder.bind("0000:00:09.0".parse().unwrap()).unwrap_err();
+    let error = binder
+        .bind("0000:00:09.0".parse().unwrap(), HostUse::Respect)
+        .unwrap_err();
     assert_eq!(error.code, Code::DeviceAbsent);
     assert_eq!(*kernel.writes.borrow(), Vec::<String>::new());
 }
@@ -230,7 +240,9 @@ fn the_vfio_driver_is_never_loaded_silently() {
     let tree = Tree::new();
     tree.e1000(NIC, Some(3), Some("e1000"));
     let kernel = Driver::new(&tree);
-    let error = Binder::new(tree.roots(), &kernel).bind(nic()).unwrap_err();
+    let error = Binder::new(tree.roots(), &kernel)
+        .bind(nic(), HostUse::Respect)
+        .unwrap_err();
     assert_eq!(error.code, Code::VfioDriverAbsent);
     assert!(error.help.unwrap().contains("modprobe vfio-pci"));
     assert_eq!(*kernel.writes.borrow(), Vec::<String>::new());
@@ -243,7 +255,7 @@ fn the_rest_of_the_group_that_must_follow_is_named() {
     tree.e1000("0000:00:04.2", Some(3), None);
     tree.function("0000:00:01.0", "0x060400", Some(3), Some("pcieport"));
     let moved = Binder::new(tree.roots(), &Driver::new(&tree))
-        .bind(nic())
+        .bind(nic(), HostUse::Respect)
         .unwrap();
     let names: Vec<_> = moved
         .must_follow
@@ -258,10 +270,10 @@ fn a_second_move_to_vfio_keeps_what_the_driver_had_set() {
     let tree = host_with_a_card(Some("e1000"));
     let kernel = Driver::new(&tree);
     let binder = Binder::new(tree.roots(), &kernel);
-    binder.bind(nic()).unwrap();
+    binder.bind(nic(), HostUse::Respect).unwrap();
     let first = note_of(&tree);
     std::fs::remove_file(tree.roots().pci_device(nic()).join("driver")).unwrap();
-    binder.bind(nic()).unwrap();
+    binder.bind(nic(), HostUse::Respect).unwrap();
     assert_eq!(note_of(&tree), first);
 }
 
@@ -270,7 +282,29 @@ fn a_note_that_cannot_be_kept_stops_the_move() {
     let tree = host_with_a_card(Some("e1000"));
     tree.write(&tree.roots().state, "a file where a directory should be");
     let kernel = Driver::new(&tree);
-    let error = Binder::new(tree.roots(), &kernel).bind(nic()).unwrap_err();
+    let error = Binder::new(tree.roots(), &kernel)
+        .bind(nic(), HostUse::Respect)
+        .unwrap_err();
     assert_eq!(error.code, Code::MasksNotKept, "{error}");
     assert_eq!(*kernel.writes.borrow(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_the_host_depends_on_is_taken_only_by_force() {
+    let tree = host_with_a_card(Some("e1000"));
+    let interface = tree.roots().pci_device(nic()).join("net/eth0");
+    tree.write(&interface.join("address"), "52:54:00:12:34:56");
+    let class = tree.roots().sysfs.join("class/net");
+    std::os::unix::fs::symlink(class, interface.join("subsystem")).unwrap();
+    tree.write(
+        &tree.roots().procfs.join("net/route"),
+        "eth0 00000000 0202000A",
+    );
+    let kernel = Driver::new(&tree);
+    let binder = Binder::new(tree.roots(), &kernel);
+    let error = binder.bind(nic(), HostUse::Respect).unwrap_err();
+    assert_eq!(error.code, Code::DeviceInUse, "{error}");
+    assert!(error.message.contains("routes through eth0"), "{error}");
+    assert_eq!(*kernel.writes.borrow(), Vec::<String>::new());
+    assert!(binder.bind(nic(), HostUse::Override).is_ok());
 }
