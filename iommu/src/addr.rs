@@ -218,6 +218,17 @@ impl<A: Address> PageRange<A> {
         self.bytes() / PAGE_SIZE
     }
 
+    /// Binary logarithm of the length in pages, rounded down.
+    pub(crate) fn size_class(self) -> u32 {
+        self.pages().checked_ilog2().unwrap_or(0)
+    }
+
+    /// Bytes that no range of this size class exceeds.
+    pub(crate) fn longest_in_class(class: u32) -> u64 {
+        let pages = 2_u64.checked_shl(class).unwrap_or(u64::MAX);
+        pages.saturating_mul(PAGE_SIZE)
+    }
+
     /// Whether the byte at `address` is in the range.
     #[must_use]
     pub fn contains(self, address: A) -> bool {

@@ -1,6 +1,6 @@
 //! The difference between what a table holds and what it must hold.
 
-use crate::addr::{Iova, PageRange};
+use crate::addr::{Gpa, Iova, PageRange};
 use crate::mapping::{Mapped, Mapping};
 use crate::view::{DmaView, desired};
 
@@ -40,6 +40,16 @@ impl Edits {
         let mut edits = Self::default();
         for window in windows {
             edits.cover(mapped, view, window);
+        }
+        edits
+    }
+
+    /// What takes every mapping that reaches a page of `pages` out of `mapped`, wherever it lies.
+    /// Costs time in proportion to all mappings.
+    pub fn withdrawing(mapped: &Mapped, pages: PageRange<Gpa>) -> Self {
+        let mut edits = Self::default();
+        for mapping in mapped.iter().filter(|mapping| mapping.reaches(pages)) {
+            edits.unmap(mapping);
         }
         edits
     }

@@ -27,7 +27,7 @@ pub mod view;
 pub use addr::{Gpa, Iova, Ipa, PAGE_SIZE, PageRange};
 pub use alias::{Alias, SharedBit};
 pub use conversion::{Conversion, ConvertError, Converted, PageFlip, RequestError};
-pub use domain::Domain;
+pub use domain::{Binding, Domain, DomainId, Translation};
 pub use edit::{Edit, Edits};
 pub use mapping::{Access, Mapped, Mapping};
 pub use page_state::{PageState, PageStates, Visibility};

@@ -48,6 +48,14 @@ impl fmt::Display for Mapping {
 }
 
 impl Mapping {
+    /// Whether it reaches a page of `pages`.
+    #[must_use]
+    pub fn reaches(self, pages: PageRange<Gpa>) -> bool {
+        self.iova
+            .rebased(self.gpa)
+            .is_some_and(|reached| reached.overlaps(pages))
+    }
+
     /// Whether `next` goes on where this one stops, in both spaces and with the same access.
     pub(crate) fn continues_in(self, next: Self) -> bool {
         self.iova.end() == next.iova.start()
@@ -56,32 +64,37 @@ impl Mapping {
     }
 }
 
-/// A mapping's page and access in one word: a page address leaves twelve bits free.
+/// A page address and an access in one word: the address leaves twelve bits free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Target(u64);
+pub(crate) struct Target(u64);
 
 impl Target {
-    fn new(gpa: Gpa, access: Access) -> Self {
+    pub(crate) fn new(page: u64, access: Access) -> Self {
         Self(
-            gpa.raw()
-                | match access {
-                    Access::Read => 1,
-                    Access::Write => 2,
-                    Access::ReadWrite => 3,
-                },
+            page | match access {
+                Access::Read => 1,
+                Access::Write => 2,
+                Access::ReadWrite => 3,
+            },
         )
     }
 
-    fn mapping(self, iova: PageRange<Iova>) -> Mapping {
-        Mapping {
-            iova,
-            gpa: Gpa::new(self.0 & !(PAGE_SIZE - 1)),
-            access: match self.0 & (PAGE_SIZE - 1) {
-                1 => Access::Read,
-                2 => Access::Write,
-                _ => Access::ReadWrite,
-            },
-        }
+    pub(crate) fn parts(self) -> (u64, Access) {
+        let access = match self.0 % PAGE_SIZE {
+            1 => Access::Read,
+            2 => Access::Write,
+            _ => Access::ReadWrite,
+        };
+        (self.0 & !(PAGE_SIZE - 1), access)
+    }
+}
+
+fn mapping((iova, target): (PageRange<Iova>, Target)) -> Mapping {
+    let (page, access) = target.parts();
+    Mapping {
+        iova,
+        gpa: Gpa::new(page),
+        access,
     }
 }
 
@@ -109,29 +122,23 @@ impl Mapped {
 
     /// All mappings in order of IOVA.
     pub fn iter(&self) -> impl Iterator<Item = Mapping> {
-        self.entries
-            .iter()
-            .map(|(iova, target)| target.mapping(iova))
+        self.entries.iter().map(mapping)
     }
 
     /// The mappings that share a page with `window`, whole, in order.
     pub fn overlapping(&self, window: PageRange<Iova>) -> impl Iterator<Item = Mapping> {
-        self.entries
-            .overlapping(window)
-            .map(|(iova, target)| target.mapping(iova))
+        self.entries.overlapping(window).map(mapping)
     }
 
     /// The mapping that translates `iova`.
     #[must_use]
     pub fn at(&self, iova: Iova) -> Option<Mapping> {
-        self.entries
-            .at(iova)
-            .map(|(range, target)| target.mapping(range))
+        self.entries.at(iova).map(mapping)
     }
 
     pub(crate) fn insert(&mut self, mapping: Mapping) -> Result<(), Overlap> {
-        self.entries
-            .insert(mapping.iova, Target::new(mapping.gpa, mapping.access))
+        let target = Target::new(mapping.gpa.raw(), mapping.access);
+        self.entries.insert(mapping.iova, target)
     }
 
     /// Removes the mappings inside `range`.
@@ -139,7 +146,7 @@ impl Mapped {
         self.entries
             .take_within(range)
             .into_iter()
-            .map(|(iova, target)| target.mapping(iova))
+            .map(mapping)
             .collect()
     }
 }

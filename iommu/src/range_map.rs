@@ -62,7 +62,10 @@ impl<A: Address, V: Copy + Eq> RangeMap<A, V> {
     }
 
     /// The extents that share a page with `range`, whole, in order.
-    pub fn overlapping(&self, range: PageRange<A>) -> impl Iterator<Item = (PageRange<A>, V)> {
+    pub fn overlapping(
+        &self,
+        range: PageRange<A>,
+    ) -> impl Iterator<Item = (PageRange<A>, V)> + use<'_, A, V> {
         let first = self
             .at(range.start())
             .map_or(range.start(), |(extent, _)| extent.start());
@@ -72,7 +75,10 @@ impl<A: Address, V: Copy + Eq> RangeMap<A, V> {
     }
 
     /// The extents that share a page with `range`, cut to it, in order.
-    pub fn within(&self, range: PageRange<A>) -> impl Iterator<Item = (PageRange<A>, V)> {
+    pub fn within(
+        &self,
+        range: PageRange<A>,
+    ) -> impl Iterator<Item = (PageRange<A>, V)> + use<'_, A, V> {
         self.overlapping(range)
             .filter_map(move |(extent, value)| Some((extent.intersection(range)?, value)))
     }

@@ -5,28 +5,32 @@
 
 mod check;
 mod convert;
+mod redirect;
+mod transaction;
+mod translate;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use crate::addr::{Gpa, Iova, PageRange};
 use crate::alias::Alias;
 use crate::conversion::{Conversion, RequestError};
-use crate::domain::Domain;
+use crate::domain::{Binding, DomainId, GuestMap};
 use crate::edit::Edits;
 use crate::mapping::Mapped;
 use crate::page_state::{PageStates, Visibility};
-use crate::table::{Calls, DmaTable, Health, HostError, HostTable, TableId, TableSpec, Undo};
+use crate::table::{Calls, DmaTable, Health, HostError, HostTable, TableId, TableSpec};
 use crate::view::Table;
 
 pub use check::Violation;
+pub use redirect::RedirectError;
+pub use translate::{DomainError, EditError, MAX_TRANSLATIONS, MapError, UnmapError};
 
 /// The DMA address space of a VM.
 #[derive(Debug)]
 pub struct AddressSpace<T> {
     alias: Alias,
     states: PageStates,
-    domain: Domain,
+    domains: BTreeMap<DomainId, GuestMap>,
     tables: BTreeMap<TableId, HostTable<T>>,
     next: u32,
     statistics: Statistics,
@@ -51,6 +55,12 @@ pub enum SpaceError {
 /// Why a table cannot follow the address space. The host table is empty, or dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
+    /// There is no such domain.
+    #[error("there is no {0}")]
+    NoDomain(DomainId),
+    /// The domain translates addresses that the table must not map.
+    #[error("the table cannot translate {0}")]
+    Unsuitable(PageRange<Iova>),
     /// A mapping would lie where the devices cannot reach.
     #[error("the table cannot reach {last}: it ends at {reach}")]
     OutOfReach {
@@ -70,36 +80,6 @@ pub enum AttachError {
     /// A host call failed.
     #[error("cannot fill the table")]
     Host(#[source] HostError),
-}
-
-/// Why a table does not change its role.
-#[derive(Debug, thiserror::Error)]
-pub enum SwitchError {
-    /// There is no such table.
-    #[error("there is no {0}")]
-    NoTable(TableId),
-    /// The table is out of use.
-    #[error("{0} is quarantined")]
-    Quarantined(TableId),
-    /// The host does not let the table hold enough mappings. Nothing has changed.
-    #[error("{0} has too few entries")]
-    TableFull(TableId),
-    /// A host call failed; the table is as before.
-    #[error("{table} stays as it was")]
-    Refused {
-        /// The table.
-        table: TableId,
-        /// The call that failed.
-        source: HostError,
-    },
-    /// A host call failed and could not be undone; the table is quarantined.
-    #[error("{table} is quarantined")]
-    Damaged {
-        /// The table.
-        table: TableId,
-        /// The call that failed first.
-        source: HostError,
-    },
 }
 
 /// What has been done so far.
@@ -143,7 +123,7 @@ impl<T: DmaTable> AddressSpace<T> {
         Ok(Self {
             alias,
             states,
-            domain: Domain::Identity,
+            domains: BTreeMap::new(),
             tables: BTreeMap::new(),
             next: 0,
             statistics: Statistics::default(),
@@ -158,18 +138,21 @@ impl<T: DmaTable> AddressSpace<T> {
     /// When the table is too small or a host call fails. `host` is dropped, and by then empty as far
     /// as the host allows.
     pub fn attach(&mut self, host: T, spec: TableSpec) -> Result<TableId, AttachError> {
+        if let Binding::Domain(id) = spec.binding {
+            let map = self.domains.get(&id).ok_or(AttachError::NoDomain(id))?;
+            spec.suits_all(map).map_err(AttachError::Unsuitable)?;
+        }
         let mut table = HostTable::new(host, spec);
-        let view = table.view(&self.domain, self.alias, self.states.now());
-        let edits = Edits::between(&table.mapped, view, [PageRange::everything()]);
+        let edits = self.plan_table(&table, self.states.now(), [PageRange::everything()]);
         let last = edits.maps().last().map(|mapping| mapping.iova.last());
         if let Some(last) = last.filter(|last| *last > table.spec.reach) {
             let reach = table.spec.reach;
             return Err(AttachError::OutOfReach { last, reach });
         }
         if let Some(limit) = table.spec.entry_limit
-            && !table.has_room(&edits)
+            && let entries = edits.entries_after(0)
+            && entries > limit
         {
-            let entries = edits.entries_after(0);
             return Err(AttachError::TooManyEntries { entries, limit });
         }
         let filled = table.apply(&edits);
@@ -195,43 +178,6 @@ impl<T: DmaTable> AddressSpace<T> {
         }
         self.past_calls.add(table.calls);
         Some(table.host)
-    }
-
-    /// Makes a table the other one of its domain's two, in place: accepting the device behind it adds
-    /// the private pages, and taking the acceptance back removes them. Shared pages are not touched.
-    ///
-    /// # Errors
-    /// See [`SwitchError`]: whether the table is as before, or out of use.
-    pub fn switch(&mut self, id: TableId, to: Table) -> Result<(), SwitchError> {
-        let Entry::Occupied(mut entry) = self.tables.entry(id) else {
-            return Err(SwitchError::NoTable(id));
-        };
-        let table = entry.get_mut();
-        if table.health == Health::Quarantined && to == Table::T1 {
-            return Err(SwitchError::Quarantined(id));
-        }
-        let from = std::mem::replace(&mut table.spec.table, to);
-        let view = table.view(&self.domain, self.alias, self.states.now());
-        let edits = Edits::between(&table.mapped, view, [PageRange::everything()]);
-        let outcome = if table.has_room(&edits) {
-            table.apply(&edits).map_err(Some)
-        } else {
-            Err(None)
-        };
-        let Err(failure) = outcome else {
-            return Ok(());
-        };
-        table.spec.table = from;
-        Err(match failure {
-            None => SwitchError::TableFull(id),
-            Some(source) if table.health == Health::Sound => {
-                SwitchError::Refused { table: id, source }
-            }
-            Some(source) => {
-                table.reported = true;
-                SwitchError::Damaged { table: id, source }
-            }
-        })
     }
 
     /// Checks a guest's request to convert `bytes` bytes from `start`, an address without the shared

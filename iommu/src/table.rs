@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::addr::{Gpa, Iova, PageRange};
 use crate::alias::Alias;
-use crate::domain::Domain;
+use crate::domain::{Binding, Domain, GuestMap};
 use crate::edit::Edits;
 use crate::mapping::{Access, Mapped, Mapping};
 use crate::page_state::StateView;
@@ -109,12 +109,28 @@ impl fmt::Display for TableId {
 pub struct TableSpec {
     /// Which of its domain's two tables it is.
     pub table: Table,
+    /// What it translates by.
+    pub binding: Binding,
     /// Windows that it must never map.
     pub reserved: Reserved,
     /// The last IOVA that its devices and their IOMMU can use.
     pub reach: Iova,
     /// How many mappings the host lets it hold (type1: `dma_entry_limit`), if bounded.
     pub entry_limit: Option<usize>,
+}
+
+impl TableSpec {
+    /// Whether the table can map all of `iova`.
+    #[must_use]
+    pub fn suits(&self, iova: PageRange<Iova>) -> bool {
+        iova.last() <= self.reach && self.reserved.conflict(iova).is_none()
+    }
+
+    /// Whether it can map all that the guest has mapped; if not, the first range that it cannot.
+    pub(crate) fn suits_all(&self, map: &GuestMap) -> Result<(), PageRange<Iova>> {
+        let mut windows = map.iter().map(|translation| translation.iova);
+        windows.find(|iova| !self.suits(*iova)).map_or(Ok(()), Err)
+    }
 }
 
 /// Host calls made so far.
@@ -179,7 +195,7 @@ impl<T> HostTable<T> {
 
     pub(crate) fn view<'a>(
         &'a self,
-        domain: &'a Domain,
+        domain: Domain<'a>,
         alias: Alias,
         states: StateView<'a>,
     ) -> DmaView<'a> {
@@ -190,12 +206,6 @@ impl<T> HostTable<T> {
             table: self.spec.table,
             reserved: &self.spec.reserved,
         }
-    }
-
-    /// Whether the host lets the table hold what it would hold after `edits`.
-    pub(crate) fn has_room(&self, edits: &Edits) -> bool {
-        let entries = edits.entries_after(self.mapped.len());
-        self.spec.entry_limit.is_none_or(|limit| entries <= limit)
     }
 }
 
@@ -219,8 +229,11 @@ impl<T: DmaTable> HostTable<T> {
         }
         if self.health == Health::Sound {
             for &mapping in edits.maps() {
-                self.map(mapping)?;
-                undo.0.push(Done::Mapped(mapping));
+                let result = self.map(mapping);
+                if self.mapped.at(mapping.iova.start()) == Some(mapping) {
+                    undo.0.push(Done::Mapped(mapping));
+                }
+                result?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::addr::{Iova, PageRange};
 use crate::alias::{Alias, Half};
-use crate::domain::Domain;
+use crate::domain::{Domain, Translation};
 use crate::mapping::Mapping;
 use crate::page_state::{PageState, StateView};
 use crate::reserved::Reserved;
@@ -30,7 +30,7 @@ impl Table {
 #[derive(Debug, Clone, Copy)]
 pub struct DmaView<'a> {
     /// The guest's translation.
-    pub domain: &'a Domain,
+    pub domain: Domain<'a>,
     /// How the guest names shared pages.
     pub alias: Alias,
     /// The state of the pages behind the translation.
@@ -47,12 +47,10 @@ pub struct DmaView<'a> {
 /// its values before and after an event. Each mapping covers pages of one state, as pages of
 /// different states may have different memory behind them.
 pub fn desired(view: DmaView<'_>, window: PageRange<Iova>) -> impl Iterator<Item = Mapping> {
-    let translations = view.domain.within(window);
-    translations.flat_map(move |(iova, name, access)| {
-        let names = iova.rebased(name);
-        let pages = names
-            .into_iter()
-            .flat_map(move |names| view.alias.pages(names));
+    view.domain.within(window).flat_map(move |translation| {
+        let Translation { iova, access, .. } = translation;
+        let names = translation.names().into_iter();
+        let pages = names.flat_map(move |names| view.alias.pages(names));
         let mut offset = 0;
         pages.flat_map(move |(half, pages)| {
             // Halves are adjacent, so each begins in the IOVAs where the one below it ended.

@@ -71,7 +71,7 @@ impl<T: DmaTable> AddressSpace<T> {
         if table.health == Health::Quarantined {
             return Ok(());
         }
-        let view = table.view(&self.domain, self.alias, self.states.now());
+        let view = table.view(self.domain_of(table), self.alias, self.states.now());
         let wanted = joined(desired(view, PageRange::everything()));
         let mut held = joined(table.mapped.iter());
         for at in wanted {

@@ -1,10 +1,12 @@
 //! The steps of a conversion: see the drawing in [`crate::conversion`].
 
-use super::{AddressSpace, DmaTable, Edits, Flow, Health, Statistics, TableId, Undo};
-use crate::addr::{Gpa, Iova, PageRange};
+use super::transaction::{Applied, Failure, Planned};
+use super::{AddressSpace, Flow, Statistics};
+use crate::addr::{Gpa, PageRange};
 use crate::conversion::{Conversion, ConvertError, Converted, Damage, MAX_EXTENTS, PageFlip, Step};
+use crate::edit::Edits;
 use crate::page_state::{PageState, StateView, Visibility};
-use crate::table::{Effect, HostError};
+use crate::table::{DmaTable, Effect, Health, HostError};
 
 /// One extent on its way from one state to the other.
 #[derive(Debug, Clone, Copy)]
@@ -12,12 +14,6 @@ struct Passage {
     range: PageRange<Gpa>,
     to: Visibility,
 }
-
-/// Edits of one table.
-type Planned = (TableId, Edits);
-
-/// What has been done to tables so far, in order.
-type Applied = Vec<(TableId, Undo)>;
 
 impl<T: DmaTable> AddressSpace<T> {
     /// Converts the pages of a request that are not in the asked-for state yet, extent by extent: at
@@ -69,15 +65,12 @@ impl<T: DmaTable> AddressSpace<T> {
         self.states.begin(range);
         let losing = self.plan(range, self.states.now());
         let mut done = Applied::new();
-        if let Some(table) = self.full_table(&losing) {
-            return Err(self.refuse_full(passage, table, done));
-        }
-        if let Err((table, source)) = self.apply(losing, &mut done) {
+        if let Err(Failure { table, source }) = self.apply(&losing, &mut done) {
             return Err(self.refuse(passage, Step::Unmap(table), done, source));
         }
         let gaining = self.plan(range, self.states.after(to));
-        if let Some(table) = self.full_table(&gaining) {
-            return Err(self.refuse_full(passage, table, done));
+        if let Err(Failure { table, source }) = self.find_full(&gaining) {
+            return Err(self.refuse(passage, Step::Room(table), done, source));
         }
         if let Err(source) = memory.flip(range, to) {
             return Err(match source.effect() {
@@ -89,7 +82,7 @@ impl<T: DmaTable> AddressSpace<T> {
             return Err(self.condemn(passage, Step::Discard, Applied::new(), source));
         }
         let mut done = Applied::new();
-        if let Err((table, source)) = self.apply(gaining, &mut done) {
+        if let Err(Failure { table, source }) = self.apply(&gaining, &mut done) {
             return Err(self.condemn(passage, Step::Map(table), done, source));
         }
         self.states.commit(to);
@@ -98,49 +91,20 @@ impl<T: DmaTable> AddressSpace<T> {
         Ok(())
     }
 
-    /// The edits after which every table shows `range` as it is in `states`.
+    /// The edits after which every sound table shows `range` as it is in `states`, and no other table
+    /// shows any of it.
     fn plan(&self, range: PageRange<Gpa>, states: StateView<'_>) -> Vec<Planned> {
-        let windows: Vec<PageRange<Iova>> = self
-            .alias
-            .names(range)
-            .flat_map(|names| self.domain.iovas(names))
-            .collect();
-        let edits = self.tables.iter().map(|(&id, table)| {
-            let view = table.view(&self.domain, self.alias, states);
-            let windows = windows.iter().copied();
-            (id, Edits::between(&table.mapped, view, windows))
+        let edits = self.tables.iter().map(|(&id, table)| match table.health {
+            Health::Sound => {
+                let domain = self.domain_of(table);
+                let names = self.alias.names(range);
+                let windows = names.flat_map(|names| domain.iovas(names));
+                (id, self.plan_table(table, states, windows))
+            }
+            // What its domain says is no guide to what a failure has left in it.
+            Health::Quarantined => (id, Edits::withdrawing(&table.mapped, range)),
         });
         edits.filter(|(_, edits)| !edits.is_empty()).collect()
-    }
-
-    /// The first table that the host would not let hold what is planned for it.
-    fn full_table(&self, planned: &[Planned]) -> Option<TableId> {
-        let full = planned.iter().find(|(id, edits)| {
-            let table = self.tables.get(id);
-            table.is_some_and(|table| table.health == Health::Sound && !table.has_room(edits))
-        });
-        full.map(|&(id, _)| id)
-    }
-
-    fn apply(
-        &mut self,
-        planned: Vec<Planned>,
-        done: &mut Applied,
-    ) -> Result<(), (TableId, HostError)> {
-        for (id, edits) in planned {
-            if let Some(table) = self.tables.get_mut(&id) {
-                done.push((id, table.apply(&edits).map_err(|error| (id, error))?));
-            }
-        }
-        Ok(())
-    }
-
-    fn undo(&mut self, done: Applied) {
-        for (id, undo) in done.into_iter().rev() {
-            if let Some(table) = self.tables.get_mut(&id) {
-                table.undo(undo);
-            }
-        }
     }
 
     /// Ends a conversion before its flip: the pages are as before.
@@ -176,12 +140,6 @@ impl<T: DmaTable> AddressSpace<T> {
         }
     }
 
-    /// Ends a conversion before its flip for want of an entry in a table.
-    fn refuse_full(&mut self, passage: Passage, table: TableId, done: Applied) -> ConvertError {
-        let full = HostError::without_effect("adding a mapping", TableFull(table));
-        self.refuse(passage, Step::Room(table), done, full)
-    }
-
     /// Ends a conversion after its flip: neither the pages nor the table that failed are of use.
     fn condemn(
         &mut self,
@@ -212,30 +170,11 @@ impl<T: DmaTable> AddressSpace<T> {
         }
     }
 
-    /// Tables that were quarantined since this was last asked.
-    fn newly_quarantined(&mut self) -> Vec<TableId> {
-        let tables = self.tables.iter_mut();
-        let mut fresh = Vec::new();
-        for (&id, table) in tables.filter(|(_, table)| table.health == Health::Quarantined) {
-            if !std::mem::replace(&mut table.reported, true) {
-                fresh.push(id);
-            }
-        }
-        fresh
-    }
-
     /// Whether no sound table needs an edit for these pages.
     fn is_settled(&self, range: PageRange<Gpa>) -> bool {
-        let open = self.plan(range, self.states.now());
-        open.iter()
-            .all(|(id, _)| self.health(*id) == Some(Health::Quarantined))
+        self.are_quarantined(&self.plan(range, self.states.now()))
     }
 }
-
-/// The host's limit on mappings is reached.
-#[derive(Debug, thiserror::Error)]
-#[error("{0} holds as many mappings as the host allows")]
-struct TableFull(TableId);
 
 impl Statistics {
     fn count(&mut self, range: PageRange<Gpa>, to: Visibility) {

@@ -1,7 +1,10 @@
+mod oracle;
+
 use super::*;
 use crate::addr::PAGE_SIZE;
 use crate::alias::SharedBit;
 use crate::conversion::{ConvertError, Step};
+use crate::domain::Binding;
 use crate::mapping::Access;
 use crate::model::{Fault, Faults, ModelMemory, ModelTable};
 use crate::page_state::PageState;
@@ -16,6 +19,7 @@ fn gpas(start: u64, end: u64) -> PageRange<Gpa> {
 fn spec(table: Table) -> TableSpec {
     TableSpec {
         table,
+        binding: Binding::Identity,
         reserved: Reserved::default(),
         reach: Iova::new(u64::MAX),
         entry_limit: None,
@@ -32,7 +36,7 @@ impl Rig {
     fn new(initial: Visibility, alias: Alias) -> Self {
         let faults = Faults::none();
         Self {
-            memory: ModelMemory::new(&faults),
+            memory: ModelMemory::new(&faults, initial),
             space: AddressSpace::new([gpas(0, 16), gpas(32, 48)], initial, alias).unwrap(),
             faults,
         }
@@ -45,6 +49,7 @@ impl Rig {
 
     fn attach(&mut self, spec: TableSpec) -> (TableId, ModelTable) {
         let host = ModelTable::new(&self.faults);
+        self.memory.watch(&host);
         (self.space.attach(host.handle(), spec).unwrap(), host)
     }
 
@@ -55,6 +60,7 @@ impl Rig {
             .unwrap();
         let result = self.space.convert(request, &mut self.memory);
         self.space.check().unwrap();
+        assert_eq!(self.memory.violations, 0);
         result.map(|converted| converted.pages)
     }
 }
@@ -248,7 +254,7 @@ fn fails_at(call: u32, fault: Fault, to: Visibility) -> bool {
     let (_, t1) = rig.attach(spec(Table::T1));
     rig.convert(gpas(0, 12), to.other()).unwrap();
     let range = gpas(2, 6);
-    let before = (t0.pages(), t1.pages(), rig.memory.flipped.clone());
+    let before = (t0.pages(), t1.pages(), rig.memory.is_shared(range.start()));
     rig.faults.set([(call, fault)]);
     let result = rig.convert(range, to);
     let state = rig.space.states().at(range.start()).unwrap();
@@ -259,7 +265,10 @@ fn fails_at(call: u32, fault: Fault, to: Visibility) -> bool {
         }
         Err(ConvertError::Refused { .. }) => {
             assert_eq!(state, to.other().into());
-            assert_eq!(before, (t0.pages(), t1.pages(), rig.memory.flipped.clone()));
+            assert_eq!(
+                before,
+                (t0.pages(), t1.pages(), rig.memory.is_shared(range.start()))
+            );
         }
         Err(ConvertError::Damaged { damage, .. }) => {
             assert_eq!(damage.pages, state == PageState::Quarantined);
@@ -271,10 +280,9 @@ fn fails_at(call: u32, fault: Fault, to: Visibility) -> bool {
         }
         Err(error) => panic!("{error}"),
     }
-    let private = |gpa: Gpa| rig.memory.flipped.get(&gpa) != Some(&Visibility::Shared);
     assert!(!t0.pages().values().any(|(gpa, access)| {
         assert_eq!(*access, Access::ReadWrite);
-        private(*gpa)
+        !rig.memory.is_shared(*gpa)
     }));
     true
 }

@@ -1,4 +1,4 @@
-use iommu::{Access, Iova, Reserved, Table};
+use iommu::{Access, Binding, Iova, Reserved, Table};
 
 use super::*;
 
@@ -54,6 +54,7 @@ fn attach(pages: &Pages) -> Arc<Mutex<Host>> {
     let host = Arc::default();
     let spec = TableSpec {
         table: Table::T0,
+        binding: Binding::Identity,
         reserved: Reserved::default(),
         reach: Iova::new((1 << 33) - 1),
         entry_limit: None,
