@@ -1,10 +1,100 @@
-//! `ccvm check`.
+//! `ccvm check`: whether the VM of a config can run on a host.
 
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {}
+use vmm::check::{Check, Judgement, recorded_facts};
+use vmm::plan::PlanOptions;
+use vmm::report::{self, Report, Style};
 
-pub(crate) fn main(_args: &Args) -> ExitCode {
-    ExitCode::from(2)
+/// Exit code when config or facts are not what they should be.
+const UNUSABLE: u8 = 2;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The config file
+    config: PathBuf,
+    /// Check for the host whose facts 'ccvm host --json' recorded, not for this one
+    #[arg(long, value_name = "FACTS.json")]
+    host: Option<PathBuf>,
+    /// How to print the report
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Draw the address space to this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// One JSON document; see 'ccvm schema report'
+    Json,
+}
+
+pub(crate) fn main(args: &Args) -> ExitCode {
+    let facts = match &args.host {
+        Some(path) => recorded_facts(path),
+        None => Ok(vmm::host::read()),
+    };
+    let known = facts.as_ref().ok().cloned();
+    let check = Check::of_file(&args.config, facts, PlanOptions::default());
+    let report = Report::new(&check, known.as_ref());
+    print(&match args.format {
+        Format::Text => text(&check, &report, style()),
+        Format::Json => json(&report),
+    });
+    let judgement = check.judgement();
+    if let Some(path) = args
+        .svg
+        .as_ref()
+        .filter(|_| judgement != Judgement::Unusable)
+        && let Err(error) = std::fs::write(path, report::svg(&report))
+    {
+        complain(&format!("cannot write {}: {error}", path.display()));
+        return ExitCode::from(UNUSABLE);
+    }
+    ExitCode::from(match judgement {
+        Judgement::Accepted => 0,
+        Judgement::Rejected => 1,
+        Judgement::Unusable => UNUSABLE,
+    })
+}
+
+fn text(check: &Check, report: &Report, style: Style) -> String {
+    let mut sections = Vec::new();
+    if check.judgement() != Judgement::Unusable {
+        sections.push(report::text(report, style));
+    }
+    for file in &check.findings {
+        let shown = report::findings(&file.diagnostics, file.source.as_ref(), style);
+        sections.extend((!shown.is_empty()).then_some(shown));
+    }
+    sections.join("\n")
+}
+
+fn json(report: &Report) -> String {
+    // A report is made of text, numbers and lists, all of which JSON can hold.
+    serde_json::to_string_pretty(report).unwrap_or_default() + "\n"
+}
+
+/// Colours for a terminal whose user has not asked for none (<https://no-color.org>).
+fn style() -> Style {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    match std::io::stdout().is_terminal() && !refused && !dumb {
+        true => Style::Coloured,
+        false => Style::Plain,
+    }
+}
+
+/// Prints to stdout. A reader that has gone away does not change the verdict.
+fn print(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}
+
+fn complain(message: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "error: {message}");
 }

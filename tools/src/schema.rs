@@ -1,10 +1,36 @@
-//! `ccvm schema`.
+//! `ccvm schema`: the JSON Schemas of the documents that ccvm reads and writes.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
-#[derive(clap::Args)]
-pub(crate) struct Args {}
+use vmm::schema::Document;
 
-pub(crate) fn main(_args: &Args) -> ExitCode {
-    ExitCode::from(2)
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which document
+    #[arg(value_enum)]
+    document: Which,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Which {
+    /// The config file (TOML)
+    Config,
+    /// Host facts, as 'ccvm host --json' prints them
+    Host,
+    /// The report of 'ccvm check --format json'
+    Report,
+}
+
+pub(crate) fn main(args: &Args) -> ExitCode {
+    let document = match args.document {
+        Which::Config => Document::Config,
+        Which::Host => Document::Host,
+        Which::Report => Document::Report,
+    };
+    let text = format!("{:#}\n", document.schema().to_value());
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }

@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod check;
 pub mod config;
 pub mod convert;
 pub mod diagnostic;
 pub mod host;
 pub mod plan;
 pub mod platform;
+pub mod report;
 pub mod schema;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::config::file::ConfigFile;
 use crate::host::HostFacts;
+use crate::report::Report;
 
 /// A document with a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Document {
     Config,
     /// Recorded host facts (JSON).
     Host,
+    /// The report of a check (JSON).
+    Report,
 }
 
 impl Document {
@@ -24,6 +27,7 @@ impl Document {
         match self {
             Self::Config => of::<ConfigFile>(),
             Self::Host => of::<HostFacts>(),
+            Self::Report => of::<Report>(),
         }
     }
 }
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn no_schema_admits_null() {
-        for document in [Document::Config, Document::Host] {
+        for document in [Document::Config, Document::Host, Document::Report] {
             let text = document.schema().to_value().to_string();
             assert!(!text.contains("null"), "{document:?}: {text}");
         }

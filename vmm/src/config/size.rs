@@ -82,6 +82,23 @@ impl Size {
     }
 }
 
+impl Size {
+    /// The size to at most four digits, for a glance: `1010.6 GiB`.
+    #[must_use]
+    pub fn rough(self) -> String {
+        let largest = UNITS.iter().find(|(_, shift)| self.0 >> shift > 0);
+        let Some((name, shift)) = largest else {
+            return self.to_string();
+        };
+        let exact = self.to_string();
+        if exact.len() <= "9999 MiB".len() {
+            return exact;
+        }
+        let tenths = (u128::from(self.0) * 10) >> shift;
+        format!("{}.{} {name}", tenths / 10, tenths % 10)
+    }
+}
+
 /// The digits at the start, and the rest without the space between them.
 fn split(text: &str) -> Option<(&str, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -143,6 +160,14 @@ mod tests {
         for text in ["", "512", "lots", "1.25 GiB", "1.1 GiB", "7 parsecs"] {
             assert_eq!(Size::guess(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_rough_size_is_short() {
+        assert_eq!(Size(512 << 20).rough(), "512 MiB");
+        assert_eq!(Size(1_059_670_500 << 10).rough(), "1010.5 GiB");
+        assert_eq!(Size(u64::MAX).rough(), "16777215.9 TiB");
+        assert_eq!(Size(12).rough(), "12 bytes");
     }
 
     #[test]

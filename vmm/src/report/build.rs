@@ -1,0 +1,151 @@
+//! From what a check found to the report document.
+
+use devices::pci::Bdf;
+use iommu::{Gpa, PageRange};
+
+use super::document::{
+    DeviceReport, Dma, Finding, FindingSeverity, MemoryRange, Region, RegionKind, Report, SCHEMA,
+    Verdict, WidthSource,
+};
+use crate::check::{Check, FileFindings, Judgement};
+use crate::config::spec::{DeviceSpec, DmaMode};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::host::HostFacts;
+use crate::host::facts::Hex;
+use crate::plan::{self, DeviceReach, Outcome, PciWindowKind, VmPlan};
+
+impl Report {
+    /// The report of a check. `facts` give the devices their ids.
+    #[must_use]
+    pub fn new(check: &Check, facts: Option<&HostFacts>) -> Self {
+        let outcome = check.outcome.as_ref();
+        let plan = outcome.and_then(Outcome::plan);
+        let specs = check.spec.as_ref().map_or(&[][..], |spec| &spec.devices);
+        Self {
+            schema: SCHEMA,
+            verdict: match check.judgement() {
+                Judgement::Accepted => Verdict::Accepted,
+                Judgement::Rejected | Judgement::Unusable => Verdict::Rejected,
+            },
+            platform: outcome.map(|outcome| outcome.platform),
+            ipa_bits: outcome.and_then(|outcome| outcome.ipa_bits),
+            shared_bit: plan.and_then(VmPlan::shared_bit),
+            memory: plan.map_or_else(Vec::new, |plan| memory(plan.dram())),
+            max_memory: outcome.map(|outcome| outcome.max_memory),
+            limited_by: outcome.and_then(|outcome| outcome.limited_by),
+            devices: outcome.map_or_else(Vec::new, |outcome| {
+                let reaches = outcome.devices.iter();
+                reaches
+                    .map(|reach| device(reach, specs, plan, facts))
+                    .collect()
+            }),
+            layout: plan.map_or_else(Vec::new, layout),
+            notes: outcome.map_or_else(Vec::new, |outcome| outcome.notes.clone()),
+            diagnostics: check.findings.iter().flat_map(findings).collect(),
+        }
+    }
+}
+
+fn memory(dram: &[PageRange<Gpa>]) -> Vec<MemoryRange> {
+    let range = |range: &PageRange<Gpa>| MemoryRange {
+        start: Hex(range.start().raw()),
+        size: range.bytes(),
+    };
+    dram.iter().map(range).collect()
+}
+
+fn device(
+    reach: &DeviceReach,
+    specs: &[DeviceSpec],
+    plan: Option<&VmPlan>,
+    facts: Option<&HostFacts>,
+) -> DeviceReport {
+    let spec = specs.iter().find(|spec| spec.pci == reach.pci);
+    let planned = plan.map_or(&[][..], VmPlan::devices);
+    let planned = planned.iter().find(|planned| planned.pci == reach.pci);
+    let known = facts.map_or(&[][..], |facts| &facts.devices);
+    let known = known.iter().find(|known| known.pci == reach.pci);
+    DeviceReport {
+        pci: reach.pci,
+        guest: planned.map(|planned: &plan::PlannedDevice| Bdf::to_string(&planned.guest)),
+        vendor: known.map(|known| known.vendor),
+        device: known.map(|known| known.device),
+        dma: match spec.map(|spec| spec.dma) {
+            Some(DmaMode::Translated) => Dma::Translated,
+            Some(DmaMode::Direct) | None => Dma::Direct,
+        },
+        dma_bits: reach.width.bits,
+        dma_bits_source: source(reach.width.source),
+        highest_dma_address: reach.highest_dma_address.map(Hex),
+        reachable: reach.reachable,
+    }
+}
+
+const fn source(source: plan::WidthSource) -> WidthSource {
+    match source {
+        plan::WidthSource::Override => WidthSource::Override,
+        plan::WidthSource::Tdisp => WidthSource::Tdisp,
+        plan::WidthSource::Table => WidthSource::Table,
+        plan::WidthSource::Register => WidthSource::Register,
+        plan::WidthSource::Sysfs => WidthSource::Sysfs,
+        plan::WidthSource::Assumed => WidthSource::Assumed,
+    }
+}
+
+/// Everything of the plan that has an address, ascending.
+fn layout(plan: &VmPlan) -> Vec<Region> {
+    let region = |range: PageRange<Gpa>, kind| Region {
+        start: Hex(range.start().raw()),
+        size: range.bytes(),
+        kind,
+    };
+    let dram = plan.dram().iter();
+    let mut regions: Vec<Region> = dram
+        .map(|range| region(*range, RegionKind::Memory))
+        .collect();
+    if let Some(mmio) = plan.mmio() {
+        regions.extend([
+            region(mmio.gic_distributor, RegionKind::GicDistributor),
+            region(mmio.gic_its, RegionKind::GicIts),
+            region(mmio.gic_redistributors, RegionKind::GicRedistributors),
+            region(mmio.serial, RegionKind::Serial),
+            region(mmio.rtc, RegionKind::Rtc),
+            region(mmio.ecam, RegionKind::PciConfig),
+        ]);
+    }
+    regions.extend(plan.pci_windows().iter().map(|window| {
+        let kind = match window.kind {
+            PciWindowKind::Io => RegionKind::PciIo,
+            PciWindowKind::Mem32 => RegionKind::PciMem32,
+            PciWindowKind::Mem64 => RegionKind::PciMem64,
+        };
+        region(window.range, kind)
+    }));
+    regions.sort_by_key(|region| region.start);
+    regions
+}
+
+fn findings(file: &FileFindings) -> impl Iterator<Item = Finding> + '_ {
+    let finding = |diagnostic: &Diagnostic| {
+        let span = diagnostic.span.as_ref();
+        let position = file
+            .source
+            .as_ref()
+            .zip(span)
+            .map(|(source, span)| source.position(span.start));
+        Finding {
+            code: diagnostic.code.to_string(),
+            severity: match diagnostic.severity {
+                Severity::Error => FindingSeverity::Error,
+                Severity::Warning => FindingSeverity::Warning,
+            },
+            message: diagnostic.message.clone(),
+            help: diagnostic.help.clone(),
+            device: diagnostic.device,
+            file: file.source.as_ref().map(|source| source.name().to_owned()),
+            line: position.map(|position| position.line),
+            column: position.map(|position| position.column),
+        }
+    };
+    file.diagnostics.iter().map(finding)
+}

@@ -1,0 +1,68 @@
+//! Findings with the lines of the file that they are about.
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet, normalize_untrusted_str};
+
+use super::Style;
+use crate::config::Source;
+use crate::diagnostic::{Diagnostic, Severity};
+
+/// Columns that a report may take.
+pub(super) const WIDTH: usize = 100;
+
+/// The findings one after another, each with the lines of `source` that it points at.
+#[must_use]
+pub fn findings(diagnostics: &[Diagnostic], source: Option<&Source>, style: Style) -> String {
+    let renderer = match style {
+        Style::Plain => Renderer::plain(),
+        Style::Coloured => Renderer::styled(),
+    };
+    let renderer = renderer.decor_style(DecorStyle::Unicode).term_width(WIDTH);
+    let rendered: Vec<String> = diagnostics
+        .iter()
+        .map(|diagnostic| finding(diagnostic, source, &renderer) + "\n")
+        .collect();
+    rendered.join("\n")
+}
+
+fn finding(diagnostic: &Diagnostic, source: Option<&Source>, renderer: &Renderer) -> String {
+    let level = match diagnostic.severity {
+        Severity::Warning => Level::WARNING,
+        Severity::Error => Level::ERROR,
+    };
+    let code = diagnostic.code.to_string();
+    let title = level
+        .primary_title(diagnostic.message.as_str())
+        .id(code.as_str());
+    let mut group = annotate_snippets::Group::with_title(title);
+    if let Some(source) = source {
+        group = match snippet(diagnostic, source) {
+            Some(snippet) => group.element(snippet),
+            None => group.element(annotate_snippets::Origin::path(source.name())),
+        };
+    }
+    if let Some(help) = &diagnostic.help {
+        group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
+    }
+    renderer.render(&[group])
+}
+
+fn snippet<'s>(
+    diagnostic: &Diagnostic,
+    source: &'s Source,
+) -> Option<Snippet<'s, annotate_snippets::Annotation<'s>>> {
+    let span = diagnostic.span.clone()?;
+    // A file that does not hold the span is not the one that the finding is about.
+    source.text().get(span.clone())?;
+    let snippet = Snippet::source(source.text())
+        .path(source.name())
+        .annotation(AnnotationKind::Primary.span(span));
+    Some(match diagnostic.related.as_deref() {
+        Some(related) => snippet.annotation(
+            AnnotationKind::Context
+                .span(related.span.clone())
+                .label(related.what),
+        ),
+        None => snippet,
+    })
+}
