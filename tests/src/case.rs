@@ -67,6 +67,17 @@ fn seconds<S: serde::Serializer>(
 }
 
 impl Case {
+    /// The result of not running the test.
+    #[must_use]
+    pub fn skipped(&self, reason: &str) -> Result {
+        let outcome = Outcome::Skipped(reason.to_owned());
+        Result {
+            name: self.name,
+            outcome,
+            took: Duration::ZERO,
+        }
+    }
+
     /// Runs the test on a host, or says why it cannot run there.
     pub fn run_on(&self, host: &mut Host<'_>) -> Result {
         let start = Instant::now();
@@ -96,6 +107,8 @@ pub struct Host<'a> {
     pub machine: &'a mut Machine,
     /// The devices that may be used.
     pub devices: Vec<Device>,
+    /// Addresses of disks whose content the tests may destroy.
+    pub scratch: Vec<String>,
     /// The other ends of the devices; only the testbed has them.
     pub backing: Option<Backing>,
     /// The `ccvm` command on the host.
@@ -105,6 +118,9 @@ pub struct Host<'a> {
     /// Whether to show the guest's console as it comes.
     pub show_console: bool,
 }
+
+/// A guest that runs longer is ended.
+const GUEST_SECONDS: u32 = 200;
 
 impl Host<'_> {
     fn find(&self, role: Role) -> Option<&Device> {
@@ -157,6 +173,31 @@ impl Host<'_> {
         Ok(())
     }
 
+    /// Gives devices back to the drivers that they had.
+    ///
+    /// # Errors
+    /// When `ccvm device unbind` refuses.
+    pub fn unbind(&mut self, roles: &[Role]) -> anyhow::Result<()> {
+        for role in roles {
+            let address = self.address(*role)?;
+            let output = self.ccvm(&format!("device unbind {address}"))?;
+            ensure!(
+                output.status == 0,
+                "ccvm device unbind {address}: {}",
+                output.text
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a disk's content may be destroyed.
+    ///
+    /// # Errors
+    /// When the host does not have it.
+    pub fn is_scratch(&self, role: Role) -> anyhow::Result<bool> {
+        Ok(self.scratch.contains(&self.address(role)?))
+    }
+
     /// Boots a guest and waits for its end.
     ///
     /// # Errors
@@ -169,10 +210,15 @@ impl Host<'_> {
             .ipa_bits
             .map(|bits| format!("--override-ipa-bits {bits}"));
         let script = Script::boot(format!(
-            "rm -f /run/ccvm-stats.json; timeout -k 5 240 \
-             {} run /run/ccvm-test.toml --stats /run/ccvm-stats.json {}",
+            "rm -f /run/ccvm-stats.json\n\
+             {} run /run/ccvm-test.toml --stats /run/ccvm-stats.json {} & guest=$!\n\
+             {{ sleep {limit}; kill $guest; sleep 5; kill -KILL $guest; }} >/dev/null 2>&1 & watchdog=$!\n\
+             wait $guest; status=$?\n\
+             kill $watchdog\n\
+             exit $status",
             self.ccvm,
-            options.unwrap_or_default()
+            options.unwrap_or_default(),
+            limit = GUEST_SECONDS,
         ));
         let show = self.show_console;
         let output = self.machine.watch(&script, |line| {

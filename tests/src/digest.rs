@@ -1,9 +1,6 @@
 //! Checksums of what is on this machine.
 
-use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
@@ -31,18 +28,6 @@ pub(crate) fn sha256(bytes: &[u8]) -> anyhow::Result<String> {
         .next()
         .map(str::to_owned)
         .context("sha256sum printed nothing")
-}
-
-/// Part of a file.
-///
-/// # Errors
-/// When the file is shorter or cannot be read.
-pub(crate) fn read_at(path: &Path, offset: u64, length: usize) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    File::open(path)
-        .and_then(|file| file.read_exact_at(&mut bytes, offset))
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

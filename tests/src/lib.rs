@@ -8,6 +8,7 @@
 //! The same tests run on an arm64 machine with KVM and VFIO of its own; the machine is then the host.
 #![forbid(unsafe_code)]
 
+pub mod bed;
 pub mod case;
 mod cases;
 pub mod devices;
@@ -15,6 +16,8 @@ mod digest;
 pub mod guest;
 pub mod image;
 pub mod machine;
+pub mod on_host;
 pub mod prepare;
 pub mod progress;
+pub mod report;
 pub mod runner;

@@ -6,11 +6,12 @@
     reason = "a task reports to the person or the CI job that started it"
 )]
 
+use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use vmtest::case::Outcome;
-use vmtest::prepare::{Install, Profile, Refresh, prepare};
+use vmtest::prepare::{HostKind, Install, Profile, Refresh, require};
 use vmtest::runner;
 
 #[derive(Parser)]
@@ -32,18 +33,43 @@ enum Task {
         refresh: bool,
     },
     /// Run the VM tests
-    Test {
-        /// Run only the tests whose name contains this
-        #[arg(long)]
-        filter: Option<String>,
-        /// Show the guests' consoles
-        #[arg(long)]
-        show_console: bool,
-    },
+    Test(TestArgs),
+}
+
+#[derive(clap::Args)]
+struct TestArgs {
+    /// Run only the tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Show the guests' consoles
+    #[arg(long)]
+    show_console: bool,
+    /// Write a report as text and JSON into this folder
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// Let this machine be the host
+    #[arg(long)]
+    on_host: bool,
+    /// With --on-host: a PCI device that the tests may take from its driver
+    #[arg(long, requires = "on_host")]
+    device: Vec<String>,
+    /// With --on-host: a disk among the devices whose content the tests may destroy
+    #[arg(long, requires = "on_host")]
+    scratch: Vec<String>,
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let Cli { task, no_install } = Cli::parse();
+    let install = if no_install {
+        Install::Forbidden
+    } else {
+        Install::Allowed
+    };
+    let outcome = match task {
+        Task::Images { refresh } => images(install, refresh),
+        Task::Test(args) => test(install, &args),
+    };
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -52,44 +78,49 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let install = if cli.no_install {
-        Install::Forbidden
+fn images(install: Install, refresh: bool) -> anyhow::Result<ExitCode> {
+    let refresh = if refresh {
+        Refresh::Always
     } else {
-        Install::Allowed
+        Refresh::WhenMissing
     };
-    match cli.task {
-        Task::Images { refresh } => {
-            let refresh = if refresh {
-                Refresh::Always
-            } else {
-                Refresh::WhenMissing
-            };
-            let prepared = prepare(install, refresh, Profile::Testbed)?;
-            println!("kernel   {}", prepared.guest.kernel.display());
-            println!("modules  {}", prepared.guest.modules.display());
-            println!("busybox  {}", prepared.guest.busybox.display());
-            println!("ccvm     {}", prepared.binaries.ccvm.display());
-            Ok(ExitCode::SUCCESS)
+    let prepared = require(HostKind::Testbed, install, refresh)?.build(Profile::Testbed)?;
+    println!("kernel   {}", prepared.guest.kernel.display());
+    println!("modules  {}", prepared.guest.modules.display());
+    println!("busybox  {}", prepared.guest.busybox.display());
+    println!("ccvm     {}", prepared.binaries.ccvm.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn test(install: Install, args: &TestArgs) -> anyhow::Result<ExitCode> {
+    let by_default = || args.on_host.then(|| PathBuf::from("ccvm-report"));
+    let options = runner::Options {
+        filter: args.filter.clone(),
+        show_console: args.show_console,
+        report: args.report.clone().or_else(by_default),
+        skips_fail: env::var("CI").is_ok_and(|ci| ci == "true"),
+    };
+    let kind = if args.on_host {
+        HostKind::Local
+    } else {
+        HostKind::Testbed
+    };
+    let tally = match require(kind, install, Refresh::WhenMissing) {
+        Err(error) => runner::skip_all(&format!("{error:#}"), &options),
+        Ok(required) => {
+            let prepared = required.build(Profile::Testbed)?;
+            match kind {
+                HostKind::Testbed => runner::in_testbed(&prepared, &options)?,
+                HostKind::Local => {
+                    runner::on_this_machine(&prepared, &options, &args.device, &args.scratch)?
+                }
+            }
         }
-        Task::Test {
-            filter,
-            show_console,
-        } => {
-            let prepared = prepare(install, Refresh::WhenMissing, Profile::Testbed)?;
-            let options = runner::Options {
-                filter,
-                show_console,
-            };
-            let results = runner::in_testbed(&prepared, &options)?;
-            let failed = results
-                .iter()
-                .any(|result| matches!(result.outcome, Outcome::Failed(_)));
-            Ok(if failed {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            })
-        }
-    }
+    };
+    println!("{tally}");
+    Ok(if tally.failed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }

@@ -1,19 +1,18 @@
 //! Running the tests one after the other, in the testbed or on this machine.
 #![expect(clippy::print_stdout, reason = "the results go to standard output")]
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::PathBuf;
 
-use anyhow::Context;
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use anyhow::{Context, bail, ensure};
 
+use crate::bed::{Bed, Folder, guest_files};
 use crate::case::{self, Case, Host, Outcome};
-use crate::devices::{Backing, testbed_devices};
-use crate::machine::{Machine, Setup, Testbed};
+use crate::cases;
+use crate::machine::{Local, Machine};
+use crate::on_host::{self, Loan};
 use crate::prepare::Prepared;
-use crate::{cases, guest, progress};
+use crate::report::{Report, Tally, line};
 
 /// How to run the tests.
 #[derive(Debug, Default)]
@@ -22,150 +21,151 @@ pub struct Options {
     pub filter: Option<String>,
     /// Show the guests' consoles.
     pub show_console: bool,
+    /// Write a report into this folder.
+    pub report: Option<PathBuf>,
+    /// A test that does not run counts as failed.
+    pub skips_fail: bool,
 }
 
 /// Runs the tests in the testbed.
 ///
 /// # Errors
 /// When the testbed does not come up. Tests that fail are in the results.
-pub fn in_testbed(prepared: &Prepared, options: &Options) -> anyhow::Result<Vec<case::Result>> {
-    let folder = run_folder()?;
-    let mut bed = Bed::boot(prepared, &folder)?;
-    let results = run(&mut bed.host(options.show_console), options);
-    drop(bed);
-    if results
-        .iter()
-        .any(|result| matches!(result.outcome, Outcome::Failed(_)))
-    {
-        println!("logs are kept in {}", folder.display());
-    } else {
-        fs::remove_dir_all(&folder).context("cannot remove the logs")?;
+pub fn in_testbed(prepared: &Prepared, options: &Options) -> anyhow::Result<Tally> {
+    let mut bed = Bed::boot(prepared)?;
+    let mut host = bed.host(options.show_console);
+    let results = run(&mut host, options);
+    report(&mut host, "the testbed", prepared, options, &results)?;
+    let tally = Tally::of(&results);
+    if tally.failed > 0 {
+        println!("logs and images are kept in {}", bed.keep().display());
     }
-    Ok(results)
+    Ok(tally)
 }
 
-/// A booted testbed with all devices and the guest's files.
-#[derive(Debug)]
-pub struct Bed {
-    machine: Machine,
-    backing: Backing,
+/// Runs the tests with this machine as the host.
+///
+/// # Errors
+/// When this machine cannot play the host, or a named device cannot be used.
+pub fn on_this_machine(
+    prepared: &Prepared,
+    options: &Options,
+    addresses: &[String],
+    scratch: &[String],
+) -> anyhow::Result<Tally> {
+    ensure!(
+        cfg!(target_arch = "aarch64"),
+        "ccvm runs VMs on arm64 hosts; this machine is not one"
+    );
+    let stray = scratch.iter().find(|address| !addresses.contains(address));
+    if let Some(address) = stray {
+        bail!("--scratch {address} needs --device {address}, too");
+    }
+    let devices = on_host::devices(addresses)?;
+    let folder = Folder::create()?;
+    for (name, content) in guest_files(prepared)? {
+        fs::write(folder.path.join(name), content).context("cannot write the guests' files")?;
+    }
+    let _loan = Loan::take(&prepared.binaries.ccvm, addresses, scratch)?;
+    let mut machine = Machine::Local(Local);
+    let mut host = Host {
+        machine: &mut machine,
+        devices,
+        scratch: scratch.to_vec(),
+        backing: None,
+        ccvm: format!("'{}'", prepared.binaries.ccvm.display()),
+        files: folder.path.display().to_string(),
+        show_console: options.show_console,
+    };
+    let results = run(&mut host, options);
+    report(&mut host, "this machine", prepared, options, &results)?;
+    Ok(Tally::of(&results))
 }
 
-impl Bed {
-    /// Boots it; images and logs go to `folder`.
-    ///
-    /// # Errors
-    /// When the images cannot be made or the host does not come up.
-    pub fn boot(prepared: &Prepared, folder: &Path) -> anyhow::Result<Self> {
-        let backing = Backing::new(folder);
-        create_backing(&backing)?;
-        let setup = Setup {
-            devices: backing.arguments(),
-            files: guest_files(prepared)?,
-        };
-        let testbed = progress::step("boot the emulated host", || {
-            Testbed::boot(prepared, &setup, folder)
-        })?;
-        Ok(Self {
-            machine: Machine::Testbed(testbed),
-            backing,
+/// Every test, not run for one reason.
+#[must_use]
+pub fn skip_all(reason: &str, options: &Options) -> Tally {
+    let results: Vec<case::Result> = chosen(options)
+        .map(|case| {
+            let result = judge(case.skipped(reason), options);
+            print!("{}", line(&result));
+            result
         })
-    }
+        .collect();
+    Tally::of(&results)
+}
 
-    /// The host as tests use it.
-    pub fn host(&mut self, show_console: bool) -> Host<'_> {
-        Host {
-            machine: &mut self.machine,
-            devices: testbed_devices(),
-            backing: Some(self.backing.clone()),
-            ccvm: "ccvm".to_owned(),
-            files: "/ccvm".to_owned(),
-            show_console,
-        }
-    }
+fn report(
+    host: &mut Host<'_>,
+    name: &'static str,
+    prepared: &Prepared,
+    options: &Options,
+    results: &[case::Result],
+) -> anyhow::Result<()> {
+    let Some(folder) = &options.report else {
+        return Ok(());
+    };
+    Report::gather(host, name, &prepared.guest.version, results)?.write(folder)?;
+    println!("the report is in {}", folder.display());
+    Ok(())
+}
+
+fn chosen(options: &Options) -> impl Iterator<Item = Case> {
+    let filter = options.filter.as_deref();
+    cases::all()
+        .into_iter()
+        .filter(move |case| filter.is_none_or(|part| case.name.contains(part)))
 }
 
 /// Runs the chosen tests on a host and prints each result.
-pub fn run(host: &mut Host<'_>, options: &Options) -> Vec<case::Result> {
-    let wanted = |case: &Case| {
-        options
-            .filter
-            .as_deref()
-            .is_none_or(|part| case.name.contains(part))
-    };
-    cases::all()
-        .iter()
-        .filter(|case| wanted(case))
+fn run(host: &mut Host<'_>, options: &Options) -> Vec<case::Result> {
+    chosen(options)
         .map(|case| {
-            let result = case.run_on(host);
-            print(&result);
+            let result = judge(case.run_on(host), options);
+            print!("{}", line(&result));
             result
         })
         .collect()
 }
 
-fn print(result: &case::Result) {
-    let took = result.took.as_secs_f64();
-    match &result.outcome {
-        Outcome::Passed => println!("PASS  {} ({took:.1} s)", result.name),
-        Outcome::Skipped(reason) => println!("SKIP  {}: {reason}", result.name),
-        Outcome::Failed(reason) => {
-            println!("FAIL  {} ({took:.1} s)", result.name);
-            for line in reason.lines() {
-                println!("      {line}");
-            }
-        }
+/// Where every test must run, one that did not has failed.
+fn judge(mut result: case::Result, options: &Options) -> case::Result {
+    if let (true, Outcome::Skipped(reason)) = (options.skips_fail, &result.outcome) {
+        result.outcome = Outcome::Failed(format!("SKIP is a failure here: {reason}"));
     }
+    result
 }
 
-/// A fresh folder for one run's images and logs.
-fn run_folder() -> anyhow::Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("ccvm-vmtest-{}", std::process::id()));
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    Ok(folder)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn guest_files(prepared: &Prepared) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
-    let kernel = fs::read(&prepared.guest.kernel).context("cannot read the kernel")?;
-    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    packed
-        .write_all(&kernel)
-        .context("cannot pack the kernel")?;
-    let packed = packed.finish().context("cannot pack the kernel")?;
-    Ok(vec![
-        ("/ccvm/Image".to_owned(), kernel),
-        ("/ccvm/Image.gz".to_owned(), packed),
-        (
-            "/ccvm/guest.cpio".to_owned(),
-            guest::initrd(&prepared.guest)?,
-        ),
-    ])
-}
-
-/// Disks with 16 MiB, of which the first 4 hold a pattern, and 1 MiB for the guest to fetch.
-fn create_backing(backing: &Backing) -> anyhow::Result<()> {
-    use crate::devices::Role::{Ahci, Nvme};
-    for role in [Ahci, Nvme] {
-        let path = backing.disk(role);
-        let create = || {
-            let mut file = File::create(&path)?;
-            file.write_all(&pattern(4 << 20))?;
-            file.set_len(16 << 20)
+    #[test]
+    fn a_skip_fails_where_every_test_must_run() {
+        let filter = Some("the_host_offers".to_owned());
+        let here = skip_all(
+            "no emulator",
+            &Options {
+                filter: filter.clone(),
+                ..Options::default()
+            },
+        );
+        assert_eq!((here.skipped, here.failed), (1, 0));
+        let options = Options {
+            filter,
+            skips_fail: true,
+            ..Options::default()
         };
-        create().with_context(|| format!("cannot create {}", path.display()))?;
+        let in_ci = skip_all("no emulator", &options);
+        assert_eq!((in_ci.skipped, in_ci.failed), (0, 1));
     }
-    fs::write(backing.received(), "").context("cannot create the peer's file")?;
-    fs::write(backing.offered(), pattern(1 << 20)).context("cannot create the peer's file")
-}
 
-/// Bytes that do not repeat within any page or between pages (xorshift64).
-fn pattern(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(length).collect()
+    #[test]
+    fn every_test_has_a_name_of_its_own() {
+        let mut names: Vec<&str> = cases::all().iter().map(|case| case.name).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
 }

@@ -1,14 +1,28 @@
-//! What the host must offer before anything else makes sense.
+//! What the host must offer before anything else makes sense, and what ccvm reads and moves there.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use crate::case::{Case, Host};
+use crate::devices::Role;
 
-pub(super) const CASES: &[Case] = &[Case {
-    name: "the_host_offers_kvm_and_an_iommu_group_for_each_device",
-    needs: &[],
-    run: kvm_and_groups,
-}];
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "the_host_offers_kvm_and_an_iommu_group_for_each_device",
+        needs: &[],
+        run: kvm_and_groups,
+    },
+    Case {
+        name: "ccvm_host_reads_the_facts_of_a_bound_device",
+        needs: &[Role::Nic],
+        run: facts,
+    },
+    Case {
+        name: "a_device_moves_to_vfio_and_back_to_its_driver",
+        needs: &[Role::Ahci],
+        run: there_and_back,
+    },
+];
 
 fn kvm_and_groups(host: &mut Host<'_>) -> anyhow::Result<()> {
     host.machine
@@ -22,5 +36,61 @@ fn kvm_and_groups(host: &mut Host<'_>) -> anyhow::Result<()> {
             "{address} shares its IOMMU group: {members}"
         );
     }
+    Ok(())
+}
+
+fn facts(host: &mut Host<'_>) -> anyhow::Result<()> {
+    host.bind(&[Role::Nic])?;
+    let output = host.ccvm("host --json")?;
+    let facts: Value = serde_json::from_str(&output.text)
+        .with_context(|| format!("ccvm host printed no JSON: {}", output.text))?;
+    ensure!(facts["arch"] == "aarch64", "{facts}");
+    ensure!(facts["kvm"]["api"] == 12, "{facts}");
+    let platforms = facts["kvm"]["platforms"]
+        .as_array()
+        .context("no platforms")?;
+    for platform in ["none", "emulated-realm"] {
+        ensure!(
+            platforms.iter().any(|known| known == platform),
+            "no {platform}: {facts}"
+        );
+    }
+    let address = host.address(Role::Nic)?;
+    let devices = facts["devices"].as_array().context("no devices")?;
+    let card = devices
+        .iter()
+        .find(|device| device["pci"] == address.as_str())
+        .with_context(|| format!("{address} is not among the devices: {facts}"))?;
+    ensure!(card["driver"] == "vfio-pci", "{card}");
+    ensure!(card["group"].is_u64(), "{card}");
+    ensure!(
+        card["bars"].as_array().is_some_and(|bars| !bars.is_empty()),
+        "{card}"
+    );
+    host.unbind(&[Role::Nic])
+}
+
+fn there_and_back(host: &mut Host<'_>) -> anyhow::Result<()> {
+    host.unbind(&[Role::Ahci])?;
+    let address = host.address(Role::Ahci)?;
+    let folder = format!("/sys/bus/pci/devices/{address}");
+    let driver = format!("basename $(readlink {folder}/driver)");
+    let masks = format!("cat {folder}/dma_mask_bits {folder}/consistent_dma_mask_bits");
+    let (driver_before, masks_before) = (host.machine.read(&driver)?, host.machine.read(&masks)?);
+    host.bind(&[Role::Ahci])?;
+    ensure!(
+        host.machine.read(&driver)? == "vfio-pci",
+        "the device is not with vfio-pci"
+    );
+    host.unbind(&[Role::Ahci])?;
+    let (driver_after, masks_after) = (host.machine.read(&driver)?, host.machine.read(&masks)?);
+    ensure!(
+        driver_after == driver_before,
+        "the device went to {driver_after}"
+    );
+    ensure!(
+        masks_after == masks_before,
+        "the DMA masks are {masks_after}, not {masks_before}"
+    );
     Ok(())
 }

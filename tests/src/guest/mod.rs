@@ -17,8 +17,10 @@ pub enum Step {
     Facts,
     /// Fetch an attestation token.
     Token,
-    /// Read and write the disk.
+    /// Read the disk.
     Disk,
+    /// After [`Self::Disk`]: write it.
+    Write,
     /// Bring the network card up and transfer 1 MiB each way.
     Net,
     /// Remove the device drivers.
@@ -26,10 +28,11 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Facts, include_str!("steps/facts.sh")),
         (Self::Token, include_str!("steps/token.sh")),
         (Self::Disk, include_str!("steps/disk.sh")),
+        (Self::Write, include_str!("steps/write.sh")),
         (Self::Net, include_str!("steps/net.sh")),
         (Self::Unload, include_str!("steps/unload.sh")),
     ];
@@ -39,6 +42,7 @@ impl Step {
             Self::Facts => "facts",
             Self::Token => "token",
             Self::Disk => "disk",
+            Self::Write => "write",
             Self::Net => "net",
             Self::Unload => "unload",
         }

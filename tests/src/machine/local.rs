@@ -1,9 +1,10 @@
 //! This machine as the host.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -60,16 +61,28 @@ fn start(text: &str) -> anyhow::Result<Child> {
         .arg(format!("exec 2>&1\n{text}"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
+        // A group of its own, so that giving up ends the script's programs, too.
+        .process_group(0)
         .spawn()
         .context("cannot start sh")
 }
 
-/// Ends the shell when a test gives up on it.
+/// Ends the shell and what it started when a test gives up on it.
 struct Guard(Child);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Both fail only when the process is gone already.
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        let group = format!("-{}", self.0.id());
+        // ccvm gets the chance to give its devices back. If kill cannot run, the shell still ends.
+        let _ = Command::new("kill").args(["-TERM", "--", &group]).status();
+        std::thread::sleep(Duration::from_secs(1));
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &group])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -77,8 +90,6 @@ impl Drop for Guard {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::machine::Machine;
 

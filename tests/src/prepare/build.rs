@@ -46,31 +46,29 @@ impl Profile {
     }
 }
 
-/// Builds the programs under test.
-///
-/// # Errors
-/// When there is no toolchain for arm64, or the build fails.
-pub(super) fn binaries(install: Install, profile: Profile) -> anyhow::Result<Binaries> {
-    let toolchain = Toolchain::find(install)?;
-    progress::step("build ccvm for arm64", || {
-        let mut cargo = toolchain.cargo();
-        cargo.args(["build", "--quiet", "--package", "ccvm", "--target", TARGET]);
-        cargo.args(["--profile", profile.name()]);
-        output_of(&mut cargo).map(drop)
-    })?;
-    let built = toolchain.target_dir().join(TARGET).join(profile.name());
-    Ok(Binaries {
-        ccvm: built.join("ccvm"),
-    })
-}
-
 /// A compiler that has the standard library for arm64.
-struct Toolchain {
+#[derive(Debug)]
+pub(super) struct Toolchain {
     rustc: PathBuf,
 }
 
 impl Toolchain {
-    fn find(install: Install) -> anyhow::Result<Self> {
+    /// Builds the programs under test.
+    pub(super) fn build(&self, profile: Profile) -> anyhow::Result<Binaries> {
+        progress::step("build ccvm for arm64", || {
+            let mut cargo = self.cargo();
+            cargo.args(["build", "--quiet", "--package", "ccvm", "--target", TARGET]);
+            cargo.args(["--profile", profile.name()]);
+            output_of(&mut cargo).map(drop)
+        })?;
+        let built = self.target_dir().join(TARGET).join(profile.name());
+        Ok(Binaries {
+            ccvm: built.join("ccvm"),
+        })
+    }
+
+    /// Finds a compiler for arm64, or installs one.
+    pub(super) fn find(install: Install) -> anyhow::Result<Self> {
         if let Some(toolchain) = Self::present() {
             return Ok(toolchain);
         }

@@ -28,6 +28,13 @@ pub enum Install {
     Forbidden,
 }
 
+/// What must be on this machine before anything can be built or booted.
+#[derive(Debug)]
+pub struct Requirements {
+    guest: GuestFiles,
+    toolchain: build::Toolchain,
+}
+
 /// What every VM test starts from.
 #[derive(Debug)]
 pub struct Prepared {
@@ -37,16 +44,38 @@ pub struct Prepared {
     pub guest: GuestFiles,
 }
 
-/// Prepares this machine for the testbed, saying what it does.
+/// Who plays the host, which decides what is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKind {
+    /// The emulator.
+    Testbed,
+    /// This machine.
+    Local,
+}
+
+/// Installs and fetches what is missing, saying what it does.
 ///
 /// # Errors
 /// Names what is missing and the command that would provide it.
-pub fn prepare(install: Install, refresh: Refresh, profile: Profile) -> anyhow::Result<Prepared> {
-    let cache = cache()?;
-    packages::require(install)?;
-    let guest = kernel::guest_files(&cache, refresh)?;
-    let binaries = build::binaries(install, profile)?;
-    Ok(Prepared { binaries, guest })
+pub fn require(kind: HostKind, install: Install, refresh: Refresh) -> anyhow::Result<Requirements> {
+    packages::require(kind, install)?;
+    let guest = kernel::guest_files(&cache()?, refresh)?;
+    let toolchain = build::Toolchain::find(install)?;
+    Ok(Requirements { guest, toolchain })
+}
+
+impl Requirements {
+    /// Builds the programs under test.
+    ///
+    /// # Errors
+    /// When they do not build.
+    pub fn build(self, profile: Profile) -> anyhow::Result<Prepared> {
+        let binaries = self.toolchain.build(profile)?;
+        Ok(Prepared {
+            binaries,
+            guest: self.guest,
+        })
+    }
 }
 
 /// Whether to look for a newer kernel than the cached one.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::Install;
+use super::{HostKind, Install};
 use crate::progress;
 
 /// A program that must be there, and the Debian package that has it.
@@ -15,11 +15,12 @@ struct Need {
     package: &'static str,
 }
 
+const EMULATOR: Need = Need {
+    program: "qemu-system-aarch64",
+    package: "qemu-system-arm",
+};
+
 const NEEDS: &[Need] = &[
-    Need {
-        program: "qemu-system-aarch64",
-        package: "qemu-system-arm",
-    },
     Need {
         program: "xz",
         package: "xz-utils",
@@ -42,18 +43,20 @@ const CROSS_NEEDS: &[Need] = &[
     },
 ];
 
-/// Checks that the testbed's programs are here, and installs what is not.
+/// Checks that the programs which a host of this kind takes are here, and installs what is not.
 ///
 /// # Errors
 /// Names the missing packages and the command that installs them.
-pub(super) fn require(install: Install) -> anyhow::Result<()> {
+pub(super) fn require(kind: HostKind, install: Install) -> anyhow::Result<()> {
     let cross: &[Need] = if cfg!(target_arch = "aarch64") {
         &[]
     } else {
         CROSS_NEEDS
     };
+    let emulator = (kind == HostKind::Testbed).then_some(&EMULATOR);
     let missing: Vec<&str> = NEEDS
         .iter()
+        .chain(emulator)
         .chain(cross)
         .filter(|need| !is_present(need.program))
         .map(|need| need.package)

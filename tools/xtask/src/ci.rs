@@ -40,7 +40,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
     if !args.no_tests {
-        crate::test::main(&crate::test::Args {})?;
+        crate::test::main(&crate::test::Args::default())?;
     }
     Ok(())
 }
