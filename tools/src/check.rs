@@ -1,12 +1,13 @@
 //! `ccvm check`: whether the VM of a config can run on a host.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vmm::check::{Check, Judgement, recorded_facts};
 use vmm::plan::PlanOptions;
 use vmm::report::{self, Report, Style};
+
+use crate::output::{complain, print, style};
 
 /// Exit code when config or facts are not what they should be.
 const UNUSABLE: u8 = 2;
@@ -43,7 +44,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     let check = Check::of_file(&args.config, facts, PlanOptions::default());
     let report = Report::new(&check, known.as_ref());
     print(&match args.format {
-        Format::Text => text(&check, &report, style()),
+        Format::Text => text(&check, &report, style(&std::io::stdout())),
         Format::Json => json(&report),
     });
     let judgement = check.judgement();
@@ -78,23 +79,4 @@ fn text(check: &Check, report: &Report, style: Style) -> String {
 fn json(report: &Report) -> String {
     // A report is made of text, numbers and lists, all of which JSON can hold.
     serde_json::to_string_pretty(report).unwrap_or_default() + "\n"
-}
-
-/// Colours for a terminal whose user has not asked for none (<https://no-color.org>).
-fn style() -> Style {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-    match std::io::stdout().is_terminal() && !refused && !dumb {
-        true => Style::Coloured,
-        false => Style::Plain,
-    }
-}
-
-/// Prints to stdout. A reader that has gone away does not change the verdict.
-fn print(text: &str) {
-    let _ = std::io::stdout().lock().write_all(text.as_bytes());
-}
-
-fn complain(message: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "error: {message}");
 }

@@ -1,12 +1,12 @@
 //! `ccvm device`: handing PCI devices to VFIO and back.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use vmm::diagnostic::Diagnostic;
 use vmm::host::Roots;
 use vmm::host::binding::{Binder, HostUse, Moved, ThisKernel};
 use vmm::host::facts::PciAddress;
+
+use crate::output::{findings, print};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -59,12 +59,12 @@ pub(crate) fn main(args: &Args) -> ExitCode {
             .map(|moved| unbound(*address, &moved)),
     };
     match text {
-        Ok(text) => match std::io::stdout().lock().write_all(text.as_bytes()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
-        },
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
         Err(diagnostic) => {
-            complain(&diagnostic);
+            findings(&[diagnostic]);
             ExitCode::FAILURE
         }
     }
@@ -97,13 +97,4 @@ fn travelled(pci: PciAddress, moved: &Moved) -> String {
         return format!("{pci}: stays with {}\n", name(&moved.to));
     }
     format!("{pci}: {} -> {}\n", name(&moved.from), name(&moved.to))
-}
-
-fn complain(diagnostic: &Diagnostic) {
-    let mut text = format!("error[{}]: {}\n", diagnostic.code, diagnostic.message);
-    if let Some(help) = &diagnostic.help {
-        text.push_str(&format!("  help: {help}\n"));
-    }
-    // Nobody is left to tell when stderr is gone.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

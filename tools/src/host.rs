@@ -1,13 +1,13 @@
 //! `ccvm host`: what this host offers, as a table for people or as the facts document.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use vmm::host::class::{class_name, is_bridge};
 use vmm::host::facts::{Arch, DeviceFacts, HostFacts, KvmFacts};
 use vmm::plan::dma_width;
 
+use crate::output::print;
 use crate::table::Table;
 
 #[derive(clap::Args)]
@@ -27,10 +27,8 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     } else {
         describe(&facts)
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&text);
+    ExitCode::SUCCESS
 }
 
 /// The whole answer for people.

@@ -4,6 +4,7 @@
 mod check;
 mod device;
 mod host;
+mod output;
 mod run;
 mod schema;
 mod table;

@@ -1,9 +1,10 @@
 //! `ccvm schema`: the JSON Schemas of the documents that ccvm reads and writes.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use vmm::schema::Document;
+
+use crate::output::print;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -28,9 +29,6 @@ pub(crate) fn main(args: &Args) -> ExitCode {
         Which::Host => Document::Host,
         Which::Report => Document::Report,
     };
-    let text = format!("{:#}\n", document.schema().to_value());
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    print(&format!("{:#}\n", document.schema().to_value()));
+    ExitCode::SUCCESS
 }
