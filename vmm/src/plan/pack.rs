@@ -166,13 +166,15 @@ impl Search<'_> {
             let room = blocks[i].end.checked_sub(blocks[i].size)?;
             highest = highest.min(room.checked_sub(offset)?);
         }
-        Some(Shape {
+        let first = (lowest + before).div_ceil(period);
+        let last = (highest + before) / period;
+        (first <= last).then_some(Shape {
             offsets,
             period,
             before,
             after: bytes.checked_sub(before)?,
-            first: (lowest + before).div_ceil(period),
-            last: (highest + before) / period,
+            first,
+            last,
         })
     }
 
@@ -187,8 +189,7 @@ impl Search<'_> {
             .flat_map(|span| [span.start, span.end])
             .flat_map(|edge| [edge + shape.before, edge.saturating_sub(shape.after)])
             .flat_map(|near| [near / shape.period, near.div_ceil(shape.period)])
-            .map(|place| place.max(shape.first))
-            .filter(|place| *place <= shape.last)
+            .map(|place| place.clamp(shape.first, shape.last))
             .collect();
         places.sort_unstable();
         places.dedup();
@@ -295,3 +296,6 @@ fn orders(items: &[usize]) -> Vec<Vec<usize>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;
