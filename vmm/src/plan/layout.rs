@@ -199,3 +199,6 @@ fn take(ranges: impl IntoIterator<Item = Span>, memory: u64) -> Option<Vec<Span>
     }
     (missing == 0 && !taken.is_empty()).then_some(taken)
 }
+
+#[cfg(test)]
+mod tests;

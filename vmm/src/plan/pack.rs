@@ -298,4 +298,4 @@ fn orders(items: &[usize]) -> Vec<Vec<usize>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 /// A space of at most 64 addresses, so that a set of them is one word.
-const LARGEST: u64 = 64;
-const GRANULE: u64 = 4;
+pub(in crate::plan) const LARGEST: u64 = 64;
+pub(in crate::plan) const GRANULE: u64 = 4;
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -16,7 +16,7 @@ struct Case {
     blocks: Vec<Block>,
 }
 
-fn bits(start: u64, bytes: u64) -> u64 {
+pub(in crate::plan) fn bits(start: u64, bytes: u64) -> u64 {
     let ones = |count: u64| {
         if count >= 64 {
             u64::MAX
@@ -41,17 +41,18 @@ fn granules(addresses: u64) -> u64 {
         .fold(0, |set, granule| set | granule)
 }
 
-/// The most DRAM that any placement of `blocks` leaves.
-fn model(blocks: &[Block], case: &Case, taken: u64) -> Option<u32> {
+/// The most DRAM out of `usable` that any placement of `blocks` below `end`, clear of `taken`,
+/// leaves.
+pub(in crate::plan) fn most(blocks: &[Block], end: u64, usable: u64, taken: u64) -> Option<u32> {
     let Some((block, rest)) = blocks.split_first() else {
-        return Some((set(case.usable.as_slice()) & !granules(taken)).count_ones());
+        return Some((usable & !granules(taken)).count_ones());
     };
-    let places = (0..case.end).step_by(usize::try_from(block.align).unwrap());
+    let places = (0..end).step_by(usize::try_from(block.align).unwrap());
     places
-        .filter(|start| *start >= block.lowest && start + block.size <= block.end.min(case.end))
+        .filter(|start| *start >= block.lowest && start + block.size <= block.end.min(end))
         .map(|start| bits(start, block.size))
-        .filter(|place| place & taken == 0 && place & set(&case.fixed) == 0)
-        .filter_map(|place| model(rest, case, taken | place))
+        .filter(|place| place & taken == 0)
+        .filter_map(|place| most(rest, end, usable, taken | place))
         .max()
 }
 
@@ -97,7 +98,8 @@ proptest! {
             fixed: &case.fixed,
         };
         let packing = pack(&space, &case.blocks);
-        let best = model(&case.blocks, &case, 0);
+        let usable = set(case.usable.as_slice());
+        let best = most(&case.blocks, case.end, usable, set(&case.fixed));
         prop_assert_eq!(packing.as_ref().map(|p| p.free.bytes()), best.map(u64::from));
         let Some(packing) = packing else { return Ok(()) };
         let mut taken = set(&case.fixed);
@@ -111,6 +113,24 @@ proptest! {
         prop_assert_eq!(set(packing.free.as_slice()) & taken, 0);
         prop_assert_eq!(set(packing.free.as_slice()) & !set(case.usable.as_slice()), 0);
     }
+}
+
+#[test]
+fn a_block_under_a_ceiling_uses_the_hole_below_it() {
+    let usable = Spans::union(Span::new(0, 20));
+    let space = Space {
+        granule: GRANULE,
+        end: 36,
+        usable: &usable,
+        fixed: &[],
+    };
+    let block = Block {
+        size: 13,
+        align: 1,
+        lowest: 0,
+        end: 32,
+    };
+    assert_eq!(pack(&space, &[block]).unwrap().free.bytes(), 16);
 }
 
 #[test]
