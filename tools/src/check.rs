@@ -41,7 +41,10 @@ pub(crate) fn main(args: &Args) -> ExitCode {
         None => Ok(vmm::host::read()),
     };
     let known = facts.as_ref().ok().cloned();
-    let check = Check::of_file(&args.config, facts, PlanOptions::default());
+    let mut check = Check::of_file(&args.config, facts, PlanOptions::default());
+    if let (None, Some(known)) = (&args.host, &known) {
+        check.look_at_boot_files(known.arch);
+    }
     let report = Report::new(&check, known.as_ref());
     print(&match args.format {
         Format::Text => text(&check, &report, style(&std::io::stdout())),
@@ -65,10 +68,10 @@ pub(crate) fn main(args: &Args) -> ExitCode {
 }
 
 fn text(check: &Check, report: &Report, style: Style) -> String {
-    let mut sections = Vec::new();
-    if check.judgement() != Judgement::Unusable {
-        sections.push(report::text(report, style));
-    }
+    let mut sections = vec![match check.judgement() {
+        Judgement::Unusable => report::unusable(report, style),
+        Judgement::Accepted | Judgement::Rejected => report::text(report, style),
+    }];
     for file in &check.findings {
         let shown = report::findings(&file.diagnostics, file.source.as_ref(), style);
         sections.extend((!shown.is_empty()).then_some(shown));

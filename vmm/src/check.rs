@@ -10,8 +10,10 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::config::{self, Source, VmSpec};
+use crate::boot::BootFiles;
+use crate::config::{self, Locations, Source, VmSpec};
 use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::host::facts::Arch;
 use crate::host::{self, HostFacts};
 use crate::plan::{self, Outcome, PlanOptions};
 
@@ -36,8 +38,9 @@ pub struct Check {
     pub spec: Option<VmSpec>,
     /// What the planner found; absent unless config and facts are usable.
     pub outcome: Option<Outcome>,
-    /// All findings, by file.
+    /// All findings, by file; the config's last.
     pub findings: Vec<FileFindings>,
+    locations: Locations,
 }
 
 /// What a check says of a VM.
@@ -73,6 +76,7 @@ impl Check {
                     .into_iter()
                     .chain([FileFindings::unread(finding)])
                     .collect(),
+                locations: Locations::default(),
             },
         }
     }
@@ -86,8 +90,7 @@ impl Check {
         options: PlanOptions,
     ) -> Self {
         let parsed = config::parse(&source, base);
-        let mut diagnostics = parsed.diagnostics;
-        let flawless = diagnostics.is_empty();
+        let flawless = parsed.diagnostics.is_empty();
         let (facts, mut findings) = match facts {
             Ok(facts) => (Some(facts), Vec::new()),
             Err(findings) => (None, vec![findings]),
@@ -97,22 +100,53 @@ impl Check {
             .as_ref()
             .zip(facts.as_ref())
             .map(|(spec, facts)| plan::plan(spec, facts, options));
-        if let Some(outcome) = &mut outcome {
-            let mut planned = std::mem::take(&mut outcome.diagnostics);
-            // Of a config that was only partly understood, only what cannot be right is told.
-            planned.retain(|finding| flawless || finding.severity == Severity::Error);
-            parsed.locations.resolve(&mut planned);
-            diagnostics.extend(planned);
-        }
+        let planned = outcome
+            .as_mut()
+            .map(|outcome| std::mem::take(&mut outcome.diagnostics));
         findings.push(FileFindings {
             source: Some(source),
-            diagnostics,
+            diagnostics: parsed.diagnostics,
         });
-        Self {
+        let mut check = Self {
             spec: parsed.spec.filter(|_| flawless),
             outcome: outcome.filter(|_| flawless),
             findings,
-        }
+            locations: parsed.locations,
+        };
+        // Of a config that was only partly understood, only what cannot be right is told.
+        let told = planned.into_iter().flatten();
+        check.add(told.filter(|finding| flawless || finding.severity == Severity::Error));
+        check
+    }
+
+    /// Adds findings about the config, and points them at their places in it.
+    pub fn add(&mut self, findings: impl IntoIterator<Item = Diagnostic>) {
+        let Some(config) = self.findings.last_mut() else {
+            return;
+        };
+        config.diagnostics.extend(findings);
+        self.locations.resolve(&mut config.diagnostics);
+        let start = |finding: &Diagnostic| finding.span.as_ref().map(|span| span.start);
+        config
+            .diagnostics
+            .sort_by_key(|finding| start(finding).unwrap_or(usize::MAX));
+    }
+
+    /// Looks at the files that `[boot]` names, as this host of architecture `arch` would load them.
+    pub fn look_at_boot_files(&mut self, arch: Arch) {
+        let boot = self.spec.as_ref().and_then(|spec| spec.boot.as_ref());
+        let Some(Err(mut findings)) = boot.map(BootFiles::open) else {
+            return;
+        };
+        // Only arm64 kernels are known well enough to be judged by their content.
+        findings.retain(|finding| {
+            let absent = matches!(
+                finding.code,
+                Code::KernelUnreadable | Code::InitrdUnreadable
+            );
+            absent || arch == Arch::Aarch64
+        });
+        self.add(findings);
     }
 
     /// What the check says of the VM.

@@ -23,7 +23,8 @@ pub struct ConfigFile {
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Vm {
-    /// The kind of VM. `auto` takes the most protective kind that the host can launch.
+    /// The kind of VM. `auto` takes the strongest protection that the host offers and this ccvm can
+    /// launch, and a plain VM where there is none; never an emulated one.
     #[schemars(default)]
     pub platform: PlatformChoice,
     /// Number of virtual CPUs.
@@ -47,7 +48,7 @@ fn one() -> u32 {
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "Platform")]
 pub enum PlatformChoice {
-    /// The most protective kind that the host can launch.
+    /// The strongest protection that the host offers and this ccvm can launch, else none.
     #[default]
     Auto,
     /// A plain VM.

@@ -62,7 +62,7 @@ pub fn parse(source: &Source, base: &Path) -> Parsed {
         let syntax = errors.iter().map(|error| syntax::finding(error, source));
         findings = beside_syntax_errors(syntax.collect(), findings, source);
     }
-    findings.sort_by_key(|finding| finding.span.as_ref().map(|span| span.start));
+    findings.sort_by_key(|finding| finding.span.as_ref().map_or(0, |span| span.start));
     Parsed {
         spec,
         locations,

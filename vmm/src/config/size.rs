@@ -19,7 +19,7 @@ pub enum SizeError {
     #[error("has no unit")]
     NoUnit,
     /// The unit is none of KiB, MiB, GiB and TiB.
-    #[error("has the unit '{0}', which is none of KiB, MiB, GiB and TiB")]
+    #[error("has the unit '{0}' in place of KiB, MiB, GiB or TiB")]
     UnknownUnit(String),
     /// It does not fit in 64 bits.
     #[error("does not fit in 64 bits")]

@@ -158,7 +158,7 @@ dma = \"identity\"
         [
             "2: CCVM0203 `platform` cannot be \"emulated_realm\" | did you mean \"emulated-realm\"?",
             "3: CCVM0203 `vcpus` is 0, and must be from 1 to 512 | -",
-            "4: CCVM0203 `memory` is \"513 MiB\", which is not a multiple of 2 MiB | the nearest are \"512 MiB\" and \"514 MiB\"",
+            "4: CCVM0203 `memory` is \"513 MiB\", which is not a multiple of 2 MiB | the nearest that will do are \"512 MiB\" and \"514 MiB\"",
             "5: CCVM0203 `dma-rule` is true or false, and must be text in quotes | it can be `strict` or `bounce`",
             "7: CCVM0203 `kernel` is empty, and must be the path of a file | -",
             "8: CCVM0203 `cmdline` holds the control character \\u{0} | -",
@@ -174,9 +174,10 @@ fn memory_is_understood_or_explained() {
     let one = |value: &str| findings(&format!("vm.memory = {value}")).join("\n");
     assert_eq!(one("'3 GiB'"), "");
     assert!(one("'512M'").contains("did you mean \"512 MiB\"?"));
+    assert!(one("'513M'").contains("are \"512 MiB\" and \"514 MiB\""));
     assert!(one("512").contains("write \"512 MiB\" if"));
-    assert!(one("'0 MiB'").contains("the nearest is \"2 MiB\""));
-    assert!(one("'1 KiB'").contains("the nearest is \"2 MiB\""));
+    assert!(one("'0 MiB'").contains("the nearest that will do is \"2 MiB\""));
+    assert!(one("'1 KiB'").contains("the nearest that will do is \"2 MiB\""));
     assert!(one("'99999999 TiB'").contains("does not fit in 64 bits"));
     assert!(one("1.5").contains("is a fraction, and must be text"));
 }

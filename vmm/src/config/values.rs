@@ -66,24 +66,36 @@ pub(super) fn memory(value: &DeValue<'_>) -> Result<u64, Unacceptable> {
         value => text(value).map_err(|why| why.with_help(format!("write {EXAMPLE}")))?,
     };
     let size: Size = text.parse().map_err(|error| {
-        let help = match Size::guess(text) {
-            Some(meant) => format!("did you mean \"{meant}\"?"),
-            None => format!("write {EXAMPLE}"),
-        };
+        let help = Size::guess(text).map_or_else(|| format!("write {EXAMPLE}"), meant);
         Unacceptable::new(format!("is \"{text}\", which {error}")).with_help(help)
     })?;
-    if size.0 > 0 && size.0.is_multiple_of(MEMORY_STEP) {
+    if is_whole(size) {
         return Ok(size.0);
     }
-    let help = match size.neighbours(MEMORY_STEP) {
-        (Some(below), Some(above)) => format!("the nearest are \"{below}\" and \"{above}\""),
-        (Some(nearest), None) | (None, Some(nearest)) => format!("the nearest is \"{nearest}\""),
-        (None, None) => format!("write {EXAMPLE}"),
-    };
-    Err(
-        Unacceptable::new(format!("is \"{text}\", which is not a multiple of 2 MiB"))
-            .with_help(help),
-    )
+    let message = format!("is \"{text}\", which is not a multiple of 2 MiB");
+    Err(Unacceptable::new(message).with_help(nearest(size)))
+}
+
+fn is_whole(size: Size) -> bool {
+    size.0 > 0 && size.0.is_multiple_of(MEMORY_STEP)
+}
+
+fn meant(size: Size) -> String {
+    match is_whole(size) {
+        true => format!("did you mean \"{size}\"?"),
+        false => nearest(size),
+    }
+}
+
+/// The amounts of memory next to one that is not a multiple of the step.
+fn nearest(size: Size) -> String {
+    match size.neighbours(MEMORY_STEP) {
+        (Some(below), Some(above)) => {
+            format!("the nearest that will do are \"{below}\" and \"{above}\"")
+        }
+        (Some(one), None) | (None, Some(one)) => format!("the nearest that will do is \"{one}\""),
+        (None, None) => format!("it must be a multiple of \"{}\"", Size(MEMORY_STEP)),
+    }
 }
 
 /// The address of a PCI function.

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::facts::{HostFacts, SCHEMA};
+use crate::config::source;
 use crate::diagnostic::{Code, Diagnostic};
 
 /// Reads a host facts document, as `ccvm host --json` prints it.
@@ -10,7 +11,7 @@ use crate::diagnostic::{Code, Diagnostic};
 /// Fields that this version does not know are passed over: they are facts that it cannot use.
 ///
 /// # Errors
-/// One diagnostic with the line and column: the text is not JSON, it is of another schema version,
+/// One diagnostic with its place in the text: the text is not JSON, it is of another schema version,
 /// or a value is not one that a host can have.
 pub fn from_json(text: &str) -> Result<HostFacts, Diagnostic> {
     #[derive(Deserialize)]
@@ -18,7 +19,7 @@ pub fn from_json(text: &str) -> Result<HostFacts, Diagnostic> {
         schema: Option<u32>,
     }
 
-    let version: Version = serde_json::from_str(text).map_err(|error| unreadable(&error))?;
+    let version: Version = serde_json::from_str(text).map_err(|error| unreadable(text, &error))?;
     match version.schema {
         Some(SCHEMA) => {}
         Some(other) => {
@@ -35,16 +36,19 @@ pub fn from_json(text: &str) -> Result<HostFacts, Diagnostic> {
             );
         }
     }
-    serde_json::from_str(text).map_err(|error| unreadable(&error))
+    serde_json::from_str(text).map_err(|error| unreadable(text, &error))
 }
 
-fn unreadable(error: &serde_json::Error) -> Diagnostic {
+fn unreadable(text: &str, error: &serde_json::Error) -> Diagnostic {
     let (line, column) = (error.line(), error.column());
-    let text = error.to_string();
-    let reason = text
+    let reason = error.to_string();
+    let reason = reason
         .strip_suffix(&format!(" at line {line} column {column}"))
-        .unwrap_or(&text);
-    let message = format!("host facts, line {line}, column {column}: {reason}");
+        .unwrap_or(&reason);
+    let message = format!("host facts: {reason}");
+    let start = source::offset(text, line, column);
+    let rest = text.get(start..).unwrap_or_default();
+    let end = start + rest.chars().next().map_or(0, char::len_utf8);
     if error.is_data() {
         Diagnostic::error(Code::HostFactsValue, message)
             .with_help("'ccvm schema host' prints what the document may hold")
@@ -52,6 +56,7 @@ fn unreadable(error: &serde_json::Error) -> Diagnostic {
         Diagnostic::error(Code::HostFactsSyntax, message)
             .with_help("host facts are JSON, as 'ccvm host --json' prints them")
     }
+    .at(start..end)
 }
 
 #[cfg(test)]
@@ -69,7 +74,12 @@ mod tests {
     fn refused(text: &str, code: Code, needle: &str) {
         let diagnostic = from_json(text).unwrap_err();
         assert_eq!(diagnostic.code, code, "{diagnostic}");
-        assert!(diagnostic.message.contains(needle), "{diagnostic}");
+        let place = diagnostic.span.as_ref().map_or(String::new(), |span| {
+            let position = source::Source::new("facts", text).position(span.start);
+            format!("line {}, column {}: ", position.line, position.column)
+        });
+        let shown = place + &diagnostic.message;
+        assert!(shown.contains(needle), "{shown}");
     }
 
     #[test]
@@ -88,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_refused_with_its_place() {
-        refused("", Code::HostFactsSyntax, "line 1, column 0");
+        refused("", Code::HostFactsSyntax, "line 1, column 1");
         refused("{\"schema\":1,\n oops", Code::HostFactsSyntax, "line 2");
         refused("[]", Code::HostFactsValue, "line 1");
         refused(&"[".repeat(100_000), Code::HostFactsValue, "line 1");

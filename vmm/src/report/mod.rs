@@ -16,7 +16,7 @@ mod text;
 pub use document::Report;
 pub use snippet::findings;
 pub use svg::svg;
-pub use text::text;
+pub use text::{text, unusable};
 
 /// Whether the reader's terminal shows colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

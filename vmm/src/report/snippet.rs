@@ -31,9 +31,9 @@ fn finding(diagnostic: &Diagnostic, source: Option<&Source>, renderer: &Renderer
         Severity::Error => Level::ERROR,
     };
     let code = diagnostic.code.to_string();
-    let title = level
-        .primary_title(diagnostic.message.as_str())
-        .id(code.as_str());
+    // The title stands behind "warning[CCVM0000]: ", the help behind a mark and "help: ".
+    let message = wrapped(&diagnostic.message, WIDTH - 19);
+    let title = level.primary_title(message).id(code.as_str());
     let mut group = annotate_snippets::Group::with_title(title);
     if let Some(source) = source {
         group = match snippet(diagnostic, source) {
@@ -42,7 +42,8 @@ fn finding(diagnostic: &Diagnostic, source: Option<&Source>, renderer: &Renderer
         };
     }
     if let Some(help) = &diagnostic.help {
-        group = group.element(Level::HELP.message(normalize_untrusted_str(help)));
+        let help = wrapped(&normalize_untrusted_str(help), WIDTH - 13);
+        group = group.element(Level::HELP.message(help));
     }
     renderer.render(&[group])
 }
@@ -65,4 +66,21 @@ fn snippet<'s>(
         ),
         None => snippet,
     })
+}
+
+/// The words of `text` on lines of at most `width` characters, as far as words allow.
+fn wrapped(text: &str, width: usize) -> String {
+    let mut lines = String::new();
+    let mut column = 0;
+    for word in text.split_whitespace() {
+        let length = word.chars().count();
+        if column > 0 {
+            let fits = column + 1 + length <= width;
+            lines.push(if fits { ' ' } else { '\n' });
+            column = if fits { column + 1 } else { 0 };
+        }
+        lines.push_str(word);
+        column += length;
+    }
+    lines
 }

@@ -3,7 +3,7 @@
 use anstyle::{AnsiColor, Effects};
 
 use super::Style;
-use super::document::{DeviceReport, Dma, Region, Report, Verdict};
+use super::document::{DeviceReport, Dma, FindingSeverity, Region, Report, Verdict};
 use super::map::{self, Content, Halves, Row};
 use super::snippet::WIDTH;
 use crate::config::Size;
@@ -24,9 +24,28 @@ pub fn text(report: &Report, style: Style) -> String {
         style,
     };
     text.verdict(report);
+    text.notes(&report.notes);
     text.devices(&report.devices);
     text.memory(report);
     text.address_space(report);
+    text.out
+}
+
+/// The one line on a check that could not be made, without its diagnostics.
+#[must_use]
+pub fn unusable(report: &Report, style: Style) -> String {
+    let mut text = Text {
+        out: String::new(),
+        style,
+    };
+    text.part(BAD, "not checked");
+    let errors = report
+        .diagnostics
+        .iter()
+        .filter(|finding| finding.severity == FindingSeverity::Error)
+        .count();
+    let plural = if errors == 1 { "" } else { "s" };
+    text.line(PLAIN, &format!(": {errors} error{plural} to mend first"));
     text.out
 }
 
@@ -36,16 +55,22 @@ pub(super) fn headline(report: &Report) -> String {
         Platform::None => "plain VM".to_owned(),
         confidential => confidential.to_string(),
     });
-    let space = report
-        .ipa_bits
-        .map(|bits| format!("{bits}-bit guest-physical space"));
+    let would = match report.verdict {
+        Verdict::Accepted => "",
+        Verdict::Rejected => "would take a ",
+    };
+    let space = report.ipa_bits;
+    let space = space.map(|bits| format!("{would}{bits}-bit guest-physical space"));
     let facts: Vec<String> = [platform, space].into_iter().flatten().collect();
     facts.join(", ")
 }
 
 /// How much memory there is, and how much there could be.
 pub(super) fn memory_line(report: &Report) -> Option<String> {
-    let most = Size(report.max_memory?);
+    let most = match report.max_memory? {
+        0 => return None,
+        most => Size(most).rough(),
+    };
     let total: u64 = report
         .memory
         .iter()
@@ -53,7 +78,7 @@ pub(super) fn memory_line(report: &Report) -> Option<String> {
         .fold(0, u64::saturating_add);
     let given = match total {
         0 => String::new(),
-        total => format!("{}, ", Size(total)),
+        total => format!("{}, ", Size(total).rough()),
     };
     let limit = match report.limited_by {
         Some(device) => format!(" (limited by {device})"),
@@ -93,6 +118,12 @@ impl Text {
         let headline = headline(report);
         let separator = if headline.is_empty() { "" } else { ": " };
         self.line(PLAIN, &format!("{separator}{headline}"));
+    }
+
+    fn notes(&mut self, notes: &[String]) {
+        for note in notes {
+            self.line(QUIET, note);
+        }
     }
 
     fn devices(&mut self, devices: &[DeviceReport]) {
@@ -151,6 +182,9 @@ impl Text {
         };
         let digits = usize::from(bits) / 4 + 1;
         let columns = Columns { digits };
+        if report.layout.is_empty() {
+            return;
+        }
         self.out.push('\n');
         self.line(HEADING, "address space");
         self.half(report, &columns, halves);
