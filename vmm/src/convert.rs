@@ -18,7 +18,7 @@ use iommu::conversion::Damage;
 use iommu::space::{AttachError, SpaceError};
 use iommu::{
     AddressSpace, Alias, ConvertError, DmaTable, Gpa, HostError, PageFlip, PageRange, PageState,
-    SharedBit, Statistics, TableId, TableSpec, Visibility,
+    PageStates, SharedBit, Statistics, TableId, TableSpec, Visibility,
 };
 use kvm::ram::{GuestRam, RamError};
 use vm_memory::{Bytes, GuestAddress};
@@ -121,6 +121,9 @@ impl Pages {
     /// Converts from the start of `range`, which is DRAM, as far as one call goes.
     fn convert(&self, range: PageRange<Gpa>, to: Visibility) -> RipasProgress {
         let mut space = self.space();
+        if self.too_fragmented(space.states(), range, to) {
+            return Self::rejected(range.start(), &TooFragmented);
+        }
         let request = match space.request(range.start(), range.bytes(), to) {
             Ok(request) => request,
             Err(error) => return Self::rejected(range.start(), &error),
@@ -151,9 +154,30 @@ impl Pages {
         }
     }
 
-    /// Whether all `bytes` bytes from `at` are private.
+    /// Whether the host would run out of mappings if `range` changed. A guest that is there can still
+    /// move and join the extents that it has.
+    fn too_fragmented(&self, states: &PageStates, range: PageRange<Gpa>, to: Visibility) -> bool {
+        if states.extent_count().saturating_add(2) <= self.ram.most_extents() {
+            return false;
+        }
+        let state_below = |boundary: Gpa| states.at(Gpa::new(boundary.raw().checked_sub(1)?));
+        let (start, end) = (range.start(), range.end());
+        let edges = [
+            (state_below(start), states.at(start)),
+            (states.at(end), state_below(end)),
+        ];
+        let to = Some(PageState::from(to));
+        let changing = edges.iter().filter(|(_, inside)| *inside != to);
+        let splits = changing
+            .clone()
+            .filter(|(outside, inside)| outside == inside);
+        let joins = changing.filter(|(outside, _)| *outside == to);
+        splits.count() > joins.count()
+    }
+
+    /// Whether all `bytes` bytes from `at`, or the byte there when it is none, are private.
     fn all_private(space: &AddressSpace<HostTable>, at: Gpa, bytes: usize) -> bool {
-        let Some(end) = at.checked_add(bytes as u64) else {
+        let Some(end) = at.checked_add(bytes.max(1) as u64) else {
             return false;
         };
         let first = Gpa::new(at.raw() & !(iommu::PAGE_SIZE - 1));
@@ -238,6 +262,11 @@ fn ripas_of(state: PageState) -> Ripas {
         PageState::Converting | PageState::Quarantined => Ripas::Destroyed,
     }
 }
+
+/// The guest has cut its memory into more pieces than the host can keep apart.
+#[derive(Debug, thiserror::Error)]
+#[error("guest memory is in too many pieces (the limit is sysctl vm.max_map_count)")]
+struct TooFragmented;
 
 /// The memory side of a conversion. Each flip gives fresh pages and frees the old ones at once, so
 /// nothing is left to discard.

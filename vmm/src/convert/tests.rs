@@ -217,6 +217,11 @@ fn private_access_is_all_or_nothing() {
         Err(NotPrivate)
     );
     assert_eq!(pages.write_private(Gpa::new(DRAM + 0xff0), &bytes), Ok(()));
+    assert_eq!(pages.write_private(Gpa::new(DRAM), &[]), Ok(()));
+    assert_eq!(
+        pages.write_private(Gpa::new(DRAM + 0x1000), &[]),
+        Err(NotPrivate)
+    );
     let last = DRAM + 4 * MIB - 8;
     assert_eq!(pages.write_private(Gpa::new(last), &bytes), Err(NotPrivate));
     assert_eq!(
@@ -240,4 +245,43 @@ fn a_call_is_bounded_and_the_guest_asks_again_for_the_rest() {
         pages.set_ripas(rest, RipasChange::Ram),
         accepted(all.end().raw())
     );
+}
+
+#[test]
+fn a_guest_cannot_use_up_the_mappings_of_its_host() {
+    let pages = Pages::with_dram(&[range(DRAM, 256 * MIB)], Some(BIT)).unwrap();
+    let all = range(DRAM, 256 * MIB);
+    let every_second = (DRAM..all.end().raw()).step_by(0x2000);
+    let share = |page| {
+        pages
+            .set_ripas(range(page, 0x1000), RipasChange::Empty)
+            .response
+    };
+    let refused = every_second
+        .clone()
+        .find(|&page| share(page) == Response::Reject);
+    let refused = refused.expect("the host has no limit");
+    assert_eq!(pages.statistics().damaged, 0);
+    let maps = std::fs::read_to_string("/proc/self/maps")
+        .unwrap()
+        .lines()
+        .count();
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+    assert!(maps + 500 < limit.trim().parse().unwrap(), "{maps}");
+    assert_eq!(share(refused), Response::Reject);
+    assert_eq!(
+        share(refused - 0x1000),
+        Response::Accept,
+        "this one joins two"
+    );
+    let mut rest = all;
+    while let Ok(next) = {
+        let progress = pages.set_ripas(rest, RipasChange::Ram);
+        assert_eq!(progress.response, Response::Accept);
+        PageRange::from_bounds(progress.reached, all.end())
+    } {
+        rest = next;
+    }
+    assert_eq!(pages.ripas(all), (all.end(), Ripas::Ram));
+    assert_eq!(share(refused), Response::Accept);
 }

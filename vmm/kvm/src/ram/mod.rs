@@ -30,6 +30,9 @@ pub use dma::{DmaRegion, DmaView};
 use mapping::{Backing, Mapping};
 pub use region::{GuestMemory, RamRegion};
 
+/// What is left to the rest of the process of the mappings that the host lets it have.
+const MAPPINGS_OF_OTHERS: usize = 2048;
+
 /// Why there is no guest RAM.
 #[derive(Debug, thiserror::Error)]
 pub enum RamError {
@@ -138,6 +141,7 @@ struct Split {
     /// One for each DRAM range, in the same order.
     aliases: Vec<Alias>,
     file: OwnedFd,
+    most_extents: usize,
 }
 
 /// The alias of one DRAM range.
@@ -207,6 +211,7 @@ impl GuestRam {
             shared_bit,
             aliases,
             file,
+            most_extents: mapping_limit().saturating_sub(MAPPINGS_OF_OTHERS) / 2,
         });
         Ok(plain)
     }
@@ -259,7 +264,17 @@ impl GuestRam {
         host_number(base).checked_add(offset)
     }
 
-    /// Makes `range` shared, wherever it was not: zero pages at the address and at the alias.
+    /// Into how many extents of one state the pages may fall before the host runs out of mappings for
+    /// this process; each extent takes two.
+    #[must_use]
+    pub fn most_extents(&self) -> usize {
+        match &self.split {
+            Some(split) => split.most_extents,
+            None => usize::MAX,
+        }
+    }
+
+    /// Makes `range` shared: zero pages at the address and at the alias.
     ///
     /// The caller serialises conversions, and gives a range that is private as a whole.
     ///
@@ -437,6 +452,17 @@ fn reserve(range: PageRange<Gpa>) -> Result<Mapping, RamError> {
         .map_err(|_| io::ErrorKind::OutOfMemory.into())
         .and_then(Mapping::reserve)
         .map_err(|source| RamError::Reserve { range, source })
+}
+
+/// How many mappings the host lets a process have.
+fn mapping_limit() -> usize {
+    /// What Linux starts with.
+    const DEFAULT: usize = 65530;
+    let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+    limit
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(DEFAULT)
 }
 
 fn shared_file(bytes: u64) -> io::Result<OwnedFd> {

@@ -22,7 +22,7 @@ const INCOMPLETE: u64 = 3;
 
 /// Sixty-four pages of DRAM, page by page.
 struct Naive {
-    pages: RefCell<Vec<(Ripas, [u8; PAGE_SIZE as usize])>>,
+    pages: RefCell<Vec<(Ripas, [u8; 4096])>>,
 }
 
 impl Naive {
