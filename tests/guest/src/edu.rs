@@ -1,0 +1,64 @@
+//! QEMU's edu device (`docs/specs/edu.rst` of QEMU): copies between memory and a buffer of its own.
+
+use crate::machine::Machine;
+use crate::pci::Function;
+use crate::{mmio, time};
+
+/// Bytes of the device's buffer.
+pub const BUFFER: u64 = 4096;
+
+/// Where the buffer is, in the addresses of the device's DMA engine.
+const BUFFER_ADDRESS: u64 = 0x4_0000;
+
+mod register {
+    pub(super) const ID: u64 = 0;
+    pub(super) const SOURCE: u64 = 0x80;
+    pub(super) const DESTINATION: u64 = 0x88;
+    pub(super) const COUNT: u64 = 0x90;
+    pub(super) const COMMAND: u64 = 0x98;
+}
+
+const START: u64 = 1;
+const TO_MEMORY: u64 = 2;
+
+/// The device.
+pub struct Edu {
+    base: u64,
+}
+
+impl Edu {
+    /// The device, switched on.
+    pub fn find(machine: &Machine<'_>) -> Result<Self, &'static str> {
+        let function = Function::find(machine, 0x1234, 0x11e8).ok_or("there is no edu device")?;
+        let base = function.enable(machine).ok_or("edu has no place for its registers")?;
+        // Version 1.0.
+        if mmio::read32(base + register::ID) != 0x0100_00ed {
+            return Err("edu does not answer");
+        }
+        Ok(Self { base })
+    }
+
+    /// Fills the buffer from the page at DMA address `address`.
+    pub fn read_page(&self, address: u64) -> Result<(), &'static str> {
+        self.copy(address, BUFFER_ADDRESS, 0)
+    }
+
+    /// Writes the buffer to the page at DMA address `address`.
+    pub fn write_page(&self, address: u64) -> Result<(), &'static str> {
+        self.copy(BUFFER_ADDRESS, address, TO_MEMORY)
+    }
+
+    fn copy(&self, from: u64, to: u64, direction: u64) -> Result<(), &'static str> {
+        mmio::barrier();
+        mmio::write64(self.base + register::SOURCE, from);
+        mmio::write64(self.base + register::DESTINATION, to);
+        mmio::write64(self.base + register::COUNT, BUFFER);
+        mmio::write64(self.base + register::COMMAND, START | direction);
+        let idle = || mmio::read64(self.base + register::COMMAND) & START == 0;
+        if !time::wait(10, idle) {
+            return Err("edu does not finish");
+        }
+        mmio::barrier();
+        Ok(())
+    }
+}
