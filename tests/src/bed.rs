@@ -91,10 +91,12 @@ pub fn guest_files(prepared: &Prepared) -> anyhow::Result<Vec<(&'static str, Vec
         .context("cannot pack the kernel")?;
     let packed = packed.finish().context("cannot pack the kernel")?;
     let initrd = guest::initrd(&prepared.guest)?;
+    let payload = fs::read(&prepared.binaries.payload).context("cannot read the payload")?;
     Ok(vec![
         ("Image", kernel),
         ("Image.gz", packed),
         ("guest.cpio", initrd),
+        ("payload", payload),
     ])
 }
 

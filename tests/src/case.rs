@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::devices::{Backing, Device, Role};
-use crate::guest::{self, End, Step};
+use crate::guest::{Program, Step};
 use crate::machine::{Machine, Output, Script};
 
 /// A test.
@@ -198,6 +199,46 @@ impl Host<'_> {
         Ok(self.scratch.contains(&self.address(role)?))
     }
 
+    /// What `ccvm check` says of a guest on this host, and its exit status.
+    ///
+    /// # Errors
+    /// When it prints no report.
+    pub fn check(&mut self, guest: &Guest) -> anyhow::Result<(i32, Value)> {
+        let config = guest.config(self)?;
+        self.machine
+            .write("/run/ccvm-check.toml", config.as_bytes())?;
+        let output = self.ccvm("check /run/ccvm-check.toml --format json")?;
+        let report = serde_json::from_str(&output.text)
+            .with_context(|| format!("ccvm check printed no report: {}", output.text))?;
+        Ok((output.status, report))
+    }
+
+    /// Checks that a guest is accepted, at this IPA size, because of this device.
+    ///
+    /// # Errors
+    /// When `ccvm check` says something else.
+    pub fn expect_plan(
+        &mut self,
+        guest: &Guest,
+        ipa_bits: u8,
+        limited_by: Role,
+    ) -> anyhow::Result<()> {
+        let (status, report) = self.check(guest)?;
+        ensure!(status == 0, "ccvm check gave {status}: {report}");
+        ensure!(report["verdict"] == "accepted", "{report}");
+        ensure!(
+            report["ipa_bits"] == ipa_bits,
+            "not IPA {ipa_bits}: {report}"
+        );
+        ensure!(report["shared_bit"] == ipa_bits - 1, "{report}");
+        let limited_by = self.address(limited_by)?;
+        ensure!(
+            report["limited_by"] == limited_by.as_str(),
+            "not by {limited_by}: {report}"
+        );
+        Ok(())
+    }
+
     /// Boots a guest and waits for its end.
     ///
     /// # Errors
@@ -230,7 +271,7 @@ impl Host<'_> {
             .machine
             .run(&Script::quick("cat /run/ccvm-stats.json"))?;
         Ok(Run {
-            facts: guest::reported(&output.text),
+            facts: guest.program.facts(&output.text),
             stats: serde_json::from_str(&stats.text).unwrap_or_default(),
             output,
         })
@@ -265,33 +306,33 @@ pub struct Guest {
     /// Processors.
     pub vcpus: u32,
     /// Memory, as in a config.
-    pub memory: &'static str,
-    /// The kernel's file name in [`Host::files`].
-    pub kernel: &'static str,
+    pub memory: String,
+    /// What it boots.
+    pub program: Program,
     /// Assigned devices, with the operator's word on their width.
     pub devices: Vec<(Role, Option<u8>)>,
-    /// What it does.
-    pub steps: Vec<Step>,
-    /// How it ends.
-    pub end: End,
     /// `--override-ipa-bits`.
     pub ipa_bits: Option<u8>,
 }
 
 impl Guest {
-    /// A guest with one processor that reports facts and powers off.
+    /// A guest of 512 MiB with one processor and no devices.
     #[must_use]
-    pub fn new(platform: Platform) -> Self {
+    pub fn new(platform: Platform, program: Program) -> Self {
         Self {
             platform,
             vcpus: 1,
-            memory: "512 MiB",
-            kernel: "Image",
+            memory: "512 MiB".to_owned(),
+            program,
             devices: Vec::new(),
-            steps: vec![Step::Facts],
-            end: End::PowerOff,
             ipa_bits: None,
         }
+    }
+
+    /// Debian, doing some steps and then powering off.
+    #[must_use]
+    pub fn debian(platform: Platform, steps: &[Step]) -> Self {
+        Self::new(platform, Program::debian(steps))
     }
 
     /// The guest's config file.
@@ -299,15 +340,12 @@ impl Guest {
     /// # Errors
     /// When the host lacks a device.
     pub fn config(&self, host: &Host<'_>) -> anyhow::Result<String> {
-        let files = &host.files;
         let mut config = format!(
-            "[vm]\nplatform = \"{}\"\nvcpus = {}\nmemory = \"{}\"\n\n\
-             [boot]\nkernel = \"{files}/{}\"\ninitrd = \"{files}/guest.cpio\"\ncmdline = \"{}\"\n",
+            "[vm]\nplatform = \"{}\"\nvcpus = {}\nmemory = \"{}\"\n\n{}",
             self.platform.name(),
             self.vcpus,
             self.memory,
-            self.kernel,
-            guest::cmdline(&self.steps, self.end)
+            self.program.boot_section(&host.files)
         );
         for (role, bits) in &self.devices {
             config += &format!("\n[[device]]\npci = \"{}\"\n", host.address(*role)?);
@@ -327,7 +365,7 @@ pub struct Run {
     /// What the guest reported.
     pub facts: BTreeMap<String, String>,
     /// What ccvm counted; null when it wrote nothing.
-    pub stats: serde_json::Value,
+    pub stats: Value,
 }
 
 impl Run {

@@ -15,6 +15,8 @@ pub enum Role {
     Ahci,
     /// A disk behind NVMe.
     Nvme,
+    /// A device whose IOMMU group has a member that the host's driver holds.
+    Tied,
 }
 
 impl Role {
@@ -27,6 +29,7 @@ impl Role {
             Self::Nic => "a network card",
             Self::Ahci => "an AHCI disk",
             Self::Nvme => "an NVMe disk",
+            Self::Tied => "a device that shares its IOMMU group",
         }
     }
 }
@@ -119,6 +122,7 @@ pub fn testbed_devices() -> Vec<Device> {
         (Role::Nic, "0000:00:06.0"),
         (Role::Ahci, "0000:00:07.0"),
         (Role::Nvme, "0000:00:08.0"),
+        (Role::Tied, "0000:00:09.0"),
     ]
     .map(|(role, address)| Device {
         role,

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 
 use crate::case::{Case, Guest, Host, Platform, Run};
-use crate::guest::{End, Step};
+use crate::guest::{End, Program, Step};
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -28,14 +28,16 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Exit codes of `ccvm run` that tell how the guest ended.
+/// What `ccvm run` says of a guest that powered itself off.
 const POWERED_OFF: i32 = 0;
 
 fn plain(host: &mut Host<'_>) -> anyhow::Result<()> {
-    let run = host.boot(&Guest {
+    let program = Program::Debian {
         kernel: "Image.gz",
-        ..Guest::new(Platform::None)
-    })?;
+        steps: vec![Step::Facts],
+        end: End::PowerOff,
+    };
+    let run = host.boot(&Guest::new(Platform::None, program))?;
     run.expect_status(POWERED_OFF)?;
     run.expect("cpus", "1")?;
     run.expect("rsi", "")?;
@@ -44,23 +46,14 @@ fn plain(host: &mut Host<'_>) -> anyhow::Result<()> {
 }
 
 fn plain_smp(host: &mut Host<'_>) -> anyhow::Result<()> {
-    let guest = Guest {
-        vcpus: 2,
-        end: End::Reboot,
-        ..Guest::new(Platform::None)
-    };
-    let run = host.boot(&guest)?;
+    let run = host.boot(&smp(Platform::None, End::Reboot))?;
     run.expect("cpus", "2")?;
     run.expect("end", "reboot")?;
     has_memory(&run)
 }
 
 fn realm(host: &mut Host<'_>) -> anyhow::Result<()> {
-    let guest = Guest {
-        steps: vec![Step::Facts, Step::Token],
-        ..Guest::new(Platform::Realm)
-    };
-    let run = host.boot(&guest)?;
+    let run = host.boot(&Guest::debian(Platform::Realm, &[Step::Facts, Step::Token]))?;
     run.expect_status(POWERED_OFF)?;
     run.expect("cpus", "1")?;
     is_a_realm(&run)?;
@@ -69,15 +62,22 @@ fn realm(host: &mut Host<'_>) -> anyhow::Result<()> {
 }
 
 fn realm_smp(host: &mut Host<'_>) -> anyhow::Result<()> {
-    let guest = Guest {
-        vcpus: 2,
-        end: End::Crash,
-        ..Guest::new(Platform::Realm)
-    };
-    let run = host.boot(&guest)?;
+    let run = host.boot(&smp(Platform::Realm, End::Crash))?;
     run.expect("cpus", "2")?;
     run.expect("end", "crash")?;
     is_a_realm(&run)
+}
+
+fn smp(platform: Platform, end: End) -> Guest {
+    let program = Program::Debian {
+        kernel: "Image",
+        steps: vec![Step::Facts],
+        end,
+    };
+    Guest {
+        vcpus: 2,
+        ..Guest::new(platform, program)
+    }
 }
 
 fn has_memory(run: &Run) -> anyhow::Result<()> {

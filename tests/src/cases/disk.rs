@@ -38,8 +38,7 @@ fn disk(host: &mut Host<'_>, role: Role) -> anyhow::Result<()> {
     };
     let guest = Guest {
         devices: vec![(role, Some(36))],
-        steps: steps.to_vec(),
-        ..Guest::new(Platform::Realm)
+        ..Guest::debian(Platform::Realm, steps)
     };
     let run = host.boot(&guest)?;
     run.expect_status(0)?;

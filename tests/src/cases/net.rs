@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 
 use crate::case::{Case, Guest, Host, Platform};
 use crate::devices::Role;
@@ -33,15 +32,14 @@ const TRANSFER: u64 = 1 << 20;
 fn guest() -> Guest {
     Guest {
         devices: vec![(Role::Nic, None)],
-        steps: vec![Step::Facts, Step::Net, Step::Unload],
-        ..Guest::new(Platform::Realm)
+        ..Guest::debian(Platform::Realm, &[Step::Facts, Step::Net, Step::Unload])
     }
 }
 
 fn at_the_planned_size(host: &mut Host<'_>) -> anyhow::Result<()> {
     let backing = host.backing()?;
     host.bind(&[Role::Nic])?;
-    expect_plan(host, &guest(), 32, Role::Nic)?;
+    host.expect_plan(&guest(), 32, Role::Nic)?;
     fs::write(backing.received(), "").context("cannot empty the peer's file")?;
     let run = host.boot(&guest())?;
     run.expect_status(0)?;
@@ -87,42 +85,12 @@ fn two_devices(host: &mut Host<'_>) -> anyhow::Result<()> {
     host.bind(&[Role::Nic, Role::Ahci])?;
     let both = Guest {
         devices: vec![(Role::Ahci, Some(36)), (Role::Nic, None)],
-        steps: vec![Step::Facts, Step::Disk, Step::Net],
-        ..guest()
+        ..Guest::debian(Platform::Realm, &[Step::Facts, Step::Disk, Step::Net])
     };
-    expect_plan(host, &both, 32, Role::Nic)?;
+    host.expect_plan(&both, 32, Role::Nic)?;
     let run = host.boot(&both)?;
     run.expect_status(0)?;
     run.expect("written", "0")?;
     run.expect("carrier", "1")?;
     run.expect("fetched_bytes", &TRANSFER.to_string())
-}
-
-/// `ccvm check` on the host accepts the guest, at this IPA size, because of this device.
-fn expect_plan(
-    host: &mut Host<'_>,
-    guest: &Guest,
-    ipa_bits: u64,
-    limited_by: Role,
-) -> anyhow::Result<()> {
-    let config = guest.config(host)?;
-    host.machine
-        .write("/run/ccvm-check.toml", config.as_bytes())?;
-    let output = host.ccvm("check /run/ccvm-check.toml --format json")?;
-    ensure!(
-        output.status == 0,
-        "ccvm check gave {}: {}",
-        output.status,
-        output.text
-    );
-    let report: Value = serde_json::from_str(&output.text)
-        .with_context(|| format!("ccvm check printed no JSON: {}", output.text))?;
-    ensure!(report["verdict"] == "accepted", "{report}");
-    ensure!(report["ipa_bits"] == ipa_bits, "{report}");
-    ensure!(report["shared_bit"] == ipa_bits - 1, "{report}");
-    ensure!(
-        report["limited_by"] == host.address(limited_by)?.as_str(),
-        "{report}"
-    );
-    Ok(())
 }

@@ -70,27 +70,76 @@ impl End {
     }
 }
 
-/// The kernel's command line for some steps.
-#[must_use]
-pub fn cmdline(steps: &[Step], end: End) -> String {
+/// What a guest boots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// The distribution's kernel, and an initrd that runs steps.
+    Debian {
+        /// The kernel's file name: `Image`, or `Image.gz` for the compressed one.
+        kernel: &'static str,
+        /// What it does.
+        steps: Vec<Step>,
+        /// How it ends.
+        end: End,
+    },
+    /// The bare-metal guest, with the name of one of its tests.
+    Payload(&'static str),
+}
+
+impl Program {
+    /// Debian, doing some steps and then powering off.
+    #[must_use]
+    pub fn debian(steps: &[Step]) -> Self {
+        Self::Debian {
+            kernel: "Image",
+            steps: steps.to_vec(),
+            end: End::PowerOff,
+        }
+    }
+
+    /// The `[boot]` section of a config, for files in a folder of the host.
+    #[must_use]
+    pub fn boot_section(&self, files: &str) -> String {
+        match self {
+            Self::Debian { kernel, steps, end } => format!(
+                "[boot]\nkernel = \"{files}/{kernel}\"\ninitrd = \"{files}/guest.cpio\"\n\
+                 cmdline = \"{}\"\n",
+                cmdline(steps, *end)
+            ),
+            Self::Payload(test) => {
+                format!("[boot]\nkernel = \"{files}/payload\"\ncmdline = \"test={test}\"\n")
+            }
+        }
+    }
+
+    /// The `key=value` facts on the guest's console.
+    #[must_use]
+    pub fn facts(&self, console: &str) -> BTreeMap<String, String> {
+        let own_words = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let lines = console.lines().map(str::trim);
+        match self {
+            // Among the kernel's messages.
+            Self::Debian { .. } => lines
+                .filter_map(|line| line.strip_prefix("@@ "))
+                .flat_map(str::split_whitespace)
+                .filter_map(|word| word.split_once('='))
+                .map(own_words)
+                .collect(),
+            Self::Payload(_) => lines
+                .filter_map(|line| line.split_once('='))
+                .map(own_words)
+                .collect(),
+        }
+    }
+}
+
+fn cmdline(steps: &[Step], end: End) -> String {
     let steps: Vec<&str> = steps.iter().map(|step| step.name()).collect();
     format!(
         "console=ttyS0 quiet panic=-1 ccvm.steps={} ccvm.end={}",
         steps.join(","),
         end.name()
     )
-}
-
-/// The `key=value` facts that a guest reported on its console.
-#[must_use]
-pub fn reported(console: &str) -> BTreeMap<String, String> {
-    console
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("@@ "))
-        .flat_map(str::split_whitespace)
-        .filter_map(|word| word.split_once('='))
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
 }
 
 /// The drivers that a step loads, by the name that its script uses.
@@ -141,10 +190,13 @@ mod tests {
     fn facts_are_read_from_a_console_with_noise() {
         let console =
             "[    0.0] Linux\r\n@@ init=1 uptime=3.20\r\n[  1.0] e1000: x=1\r\n@@ rsi=\r\n";
-        let facts = reported(console);
+        let facts = Program::debian(&[]).facts(console);
         assert_eq!(facts["uptime"], "3.20");
         assert_eq!(facts["rsi"], "");
         assert!(!facts.contains_key("x"));
+        let facts = Program::Payload("facts").facts("realm=yes\r\nreason=a b = c\r\n");
+        assert_eq!(facts["realm"], "yes");
+        assert_eq!(facts["reason"], "a b = c");
     }
 
     #[test]

@@ -90,11 +90,15 @@ impl Testbed {
 fn host_image(prepared: &Prepared, setup: &Setup) -> anyhow::Result<Vec<u8>> {
     let busybox = read(&prepared.guest.busybox)?;
     let mut archive = Archive::new();
-    for folder in ["bin", "dev", "proc", "sys", "run", "modules", "ccvm"] {
+    for folder in ["bin", "dev", "proc", "sys", "run", "etc", "modules", "ccvm"] {
         archive = archive.folder(folder);
     }
     archive = archive
         .character_device("dev/console", 5, 1)
+        .file(
+            "etc/passwd",
+            b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+        )
         .program("bin/busybox", &busybox)
         .program("bin/ccvm", &read(&prepared.binaries.ccvm)?)
         .program("init", format!("{INIT}{}", agent::LOOP).as_bytes());

@@ -11,6 +11,12 @@ use super::{Install, output_of};
 use crate::progress;
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
+/// Comes with the linker.
+const OBJCOPY: &str = if cfg!(target_arch = "aarch64") {
+    "objcopy"
+} else {
+    "aarch64-linux-gnu-objcopy"
+};
 /// The oldest compiler that builds the workspace, as in its `rust-version`.
 const OLDEST_RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 
@@ -19,6 +25,8 @@ const OLDEST_RUST: &str = env!("CARGO_PKG_RUST_VERSION");
 pub struct Binaries {
     /// The `ccvm` command.
     pub ccvm: PathBuf,
+    /// The bare-metal guest, a flat kernel image.
+    pub payload: PathBuf,
 }
 
 /// The repository's root.
@@ -55,16 +63,28 @@ pub(super) struct Toolchain {
 impl Toolchain {
     /// Builds the programs under test.
     pub(super) fn build(&self, profile: Profile) -> anyhow::Result<Binaries> {
+        let built = self.target_dir().join(TARGET);
         progress::step("build ccvm for arm64", || {
             let mut cargo = self.cargo();
             cargo.args(["build", "--quiet", "--package", "ccvm", "--target", TARGET]);
             cargo.args(["--profile", profile.name()]);
             output_of(&mut cargo).map(drop)
         })?;
-        let built = self.target_dir().join(TARGET).join(profile.name());
-        Ok(Binaries {
-            ccvm: built.join("ccvm"),
-        })
+        let payload = built.join("release/guest.bin");
+        progress::step("build the bare-metal guest", || {
+            let mut cargo = self.cargo();
+            cargo.args(["build", "--quiet", "--release", "--target", TARGET]);
+            cargo.args(["--manifest-path", "tests/guest/Cargo.toml"]);
+            output_of(&mut cargo)?;
+            let mut flatten = Command::new(OBJCOPY);
+            flatten
+                .args(["-O", "binary"])
+                .arg(built.join("release/guest"))
+                .arg(&payload);
+            output_of(&mut flatten).map(drop)
+        })?;
+        let ccvm = built.join(profile.name()).join("ccvm");
+        Ok(Binaries { ccvm, payload })
     }
 
     /// Finds a compiler for arm64, or installs one.

@@ -1,0 +1,139 @@
+//! What `ccvm run` refuses: with a code, before anything is touched.
+
+use anyhow::ensure;
+
+use crate::case::{Case, Guest, Host, Platform};
+use crate::devices::Role;
+use crate::guest::Program;
+use crate::machine::{Output, Script};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "a_file_that_is_no_kernel_is_refused",
+        needs: &[],
+        run: not_a_kernel,
+    },
+    Case {
+        name: "a_truncated_initrd_is_refused",
+        needs: &[],
+        run: truncated_initrd,
+    },
+    Case {
+        name: "a_device_that_is_not_there_is_refused",
+        needs: &[],
+        run: absent_device,
+    },
+    Case {
+        name: "a_device_of_the_hosts_driver_is_refused_with_the_command_that_moves_it",
+        needs: &[Role::Ahci],
+        run: bound_to_the_host,
+    },
+    Case {
+        name: "a_group_with_a_device_of_the_host_is_refused_and_the_device_named",
+        needs: &[Role::Tied],
+        run: foreign_member,
+    },
+    Case {
+        name: "a_host_without_kvm_is_refused",
+        needs: &[],
+        run: no_kvm,
+    },
+    Case {
+        name: "a_user_without_permission_is_refused",
+        needs: &[],
+        run: no_permission,
+    },
+];
+
+/// A config that would run, for tests to break.
+fn good_config(host: &Host<'_>) -> anyhow::Result<String> {
+    Guest::new(Platform::Realm, Program::Payload("facts")).config(host)
+}
+
+/// Runs a config under a shell prefix and expects a refusal.
+fn refused(host: &mut Host<'_>, prefix: &str, config: &str, code: &str) -> anyhow::Result<Output> {
+    host.machine
+        .write("/run/ccvm-test.toml", config.as_bytes())?;
+    let command = format!("{} run /run/ccvm-test.toml", host.ccvm);
+    let script = match prefix {
+        "" => command,
+        prefix => format!("{prefix} '{}'", command.replace('\'', "'\\''")),
+    };
+    let output = host.machine.run(&Script::quick(script))?;
+    let Output { status, text } = &output;
+    ensure!(
+        matches!(status, 1 | 2),
+        "the exit status is {status}:\n{text}"
+    );
+    ensure!(text.contains(code), "no {code} in\n{text}");
+    ensure!(!text.contains("result=pass"), "the guest ran:\n{text}");
+    Ok(output)
+}
+
+fn not_a_kernel(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let config = good_config(host)?.replace("payload", "guest.cpio");
+    refused(host, "", &config, "CCVM0403").map(drop)
+}
+
+fn truncated_initrd(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let files = host.files.clone();
+    host.machine.read(&format!(
+        "head -c 1000001 {files}/guest.cpio >/run/ccvm-cut.cpio"
+    ))?;
+    let initrd = "initrd = \"/run/ccvm-cut.cpio\"\ncmdline";
+    let config = good_config(host)?.replace("cmdline", initrd);
+    refused(host, "", &config, "CCVM0406").map(drop)
+}
+
+fn absent_device(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let config = good_config(host)? + "\n[[device]]\npci = \"0000:7f:1f.7\"\n";
+    let output = refused(host, "", &config, "CCVM0550")?;
+    ensure!(output.text.contains("0000:7f:1f.7"), "{}", output.text);
+    Ok(())
+}
+
+fn bound_to_the_host(host: &mut Host<'_>) -> anyhow::Result<()> {
+    host.unbind(&[Role::Ahci])?;
+    let address = host.address(Role::Ahci)?;
+    let config = good_config(host)? + &format!("\n[[device]]\npci = \"{address}\"\n");
+    let driver = format!("readlink /sys/bus/pci/devices/{address}/driver");
+    let before = host.machine.read(&driver)?;
+    let output = refused(host, "", &config, "CCVM05")?;
+    let command = format!("ccvm device bind {address}");
+    ensure!(
+        output.text.contains(&command),
+        "no `{command}` in\n{}",
+        output.text
+    );
+    ensure!(
+        host.machine.read(&driver)? == before,
+        "the device was taken from its driver"
+    );
+    Ok(())
+}
+
+fn foreign_member(host: &mut Host<'_>) -> anyhow::Result<()> {
+    host.bind(&[Role::Tied])?;
+    let address = host.address(Role::Tied)?;
+    let other = format!("{}1", address.trim_end_matches('0'));
+    let config =
+        good_config(host)? + &format!("\n[[device]]\npci = \"{address}\"\ndma-bits = 36\n");
+    let output = refused(host, "", &config, "CCVM0511")?;
+    ensure!(
+        output.text.contains(&other),
+        "{other} is not named in\n{}",
+        output.text
+    );
+    host.unbind(&[Role::Tied])
+}
+
+fn no_kvm(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let config = good_config(host)?;
+    let empty = "unshare -m sh -c 'mount -t tmpfs none /dev; eval \"$1\"' -";
+    refused(host, empty, &config, "CCVM0115").map(drop)
+}
+
+fn no_permission(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let config = good_config(host)?;
+    refused(host, "su nobody -s /bin/sh -c", &config, "CCVM0410").map(drop)
+}
