@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bed;
+pub mod bench;
 pub mod case;
 mod cases;
+pub mod demo;
 pub mod devices;
 mod digest;
 pub mod guest;

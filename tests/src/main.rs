@@ -34,6 +34,10 @@ enum Task {
     },
     /// Run the VM tests
     Test(TestArgs),
+    /// Boot a Realm with an assigned network card
+    Demo,
+    /// Print the figures that the project promises
+    Bench,
 }
 
 #[derive(clap::Args)]
@@ -68,6 +72,8 @@ fn main() -> ExitCode {
     let outcome = match task {
         Task::Images { refresh } => images(install, refresh),
         Task::Test(args) => test(install, &args),
+        Task::Demo => demo(install),
+        Task::Bench => bench(install),
     };
     match outcome {
         Ok(code) => code,
@@ -89,6 +95,19 @@ fn images(install: Install, refresh: bool) -> anyhow::Result<ExitCode> {
     println!("modules  {}", prepared.guest.modules.display());
     println!("busybox  {}", prepared.guest.busybox.display());
     println!("ccvm     {}", prepared.binaries.ccvm.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn demo(install: Install) -> anyhow::Result<ExitCode> {
+    let required = require(HostKind::Testbed, install, Refresh::WhenMissing)?;
+    vmtest::demo::in_testbed(&required.build(Profile::Testbed)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench(install: Install) -> anyhow::Result<ExitCode> {
+    let required = require(HostKind::Testbed, install, Refresh::WhenMissing)?;
+    vmtest::bench::of_this_machine()?;
+    vmtest::bench::in_testbed(&required.build(Profile::Release)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

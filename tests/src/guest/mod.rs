@@ -23,17 +23,20 @@ pub enum Step {
     Write,
     /// Bring the network card up and transfer 1 MiB each way.
     Net,
+    /// Print the kernel's own lines on Realm, swiotlb and link.
+    Show,
     /// Remove the device drivers.
     Unload,
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Facts, include_str!("steps/facts.sh")),
         (Self::Token, include_str!("steps/token.sh")),
         (Self::Disk, include_str!("steps/disk.sh")),
         (Self::Write, include_str!("steps/write.sh")),
         (Self::Net, include_str!("steps/net.sh")),
+        (Self::Show, include_str!("steps/show.sh")),
         (Self::Unload, include_str!("steps/unload.sh")),
     ];
 
@@ -44,6 +47,7 @@ impl Step {
             Self::Disk => "disk",
             Self::Write => "write",
             Self::Net => "net",
+            Self::Show => "show",
             Self::Unload => "unload",
         }
     }
