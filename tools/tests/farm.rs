@@ -1,6 +1,8 @@
 //! The fixture `hosts/farm-256.json`: a large host, made up here so that its 256 devices are not
 //! typed by hand. It is what the speed of a check and of a plan is measured on.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod golden;
 
 use std::fmt::Write as _;

@@ -1,5 +1,7 @@
 //! Golden files: what a program printed once, read by a person and found right.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail so")]
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! From what a check found to the report document.
 
+use std::collections::BTreeSet;
+
 use devices::pci::Bdf;
 use iommu::{Gpa, PageRange};
 
@@ -39,7 +41,7 @@ impl Report {
                     .map(|reach| device(reach, specs, plan, facts))
                     .collect()
             }),
-            layout: plan.map_or_else(Vec::new, layout),
+            layout: plan.map_or_else(Vec::new, |plan| with_reserved(layout(plan), plan, facts)),
             notes: outcome.map_or_else(Vec::new, |outcome| outcome.notes.clone()),
             diagnostics: check.findings.iter().flat_map(findings).collect(),
         }
@@ -123,6 +125,35 @@ fn layout(plan: &VmPlan) -> Vec<Region> {
     }));
     regions.sort_by_key(|region| region.start);
     regions
+}
+
+/// Adds the reserved addresses of the assigned devices where nothing else is.
+fn with_reserved(mut layout: Vec<Region>, plan: &VmPlan, facts: Option<&HostFacts>) -> Vec<Region> {
+    let known = facts.map_or(&[][..], |facts| &facts.devices);
+    let assigned = |pci| plan.devices().iter().any(|device| device.pci == pci);
+    let devices = known.iter().filter(|known| assigned(known.pci));
+    let alias = plan.shared_bit().map_or(0, |bit| 1_u64 << bit);
+    let space = (1_u64 << plan.ipa_bits()) - alias;
+    let reserved = devices.flat_map(|device| &device.reserved_regions);
+    let reserved = reserved.filter_map(|region| {
+        // Shared pages have their DMA addresses in the upper half.
+        let start = region.start.0.checked_sub(alias)?;
+        let last = region.end.0.checked_sub(alias)?;
+        (last < space).then_some((start, last))
+    });
+    for (start, last) in reserved.collect::<BTreeSet<_>>() {
+        let apart =
+            |other: &Region| last < other.start.0 || other.start.0 + (other.size - 1) < start;
+        if layout.iter().all(apart) {
+            layout.push(Region {
+                start: Hex(start),
+                size: last - start + 1,
+                kind: RegionKind::Reserved,
+            });
+        }
+    }
+    layout.sort_by_key(|region| region.start);
+    layout
 }
 
 fn findings(file: &FileFindings) -> impl Iterator<Item = Finding> + '_ {

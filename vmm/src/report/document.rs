@@ -37,7 +37,8 @@ pub struct Report {
     pub limited_by: Option<PciAddress>,
     /// The assigned devices, in the order of the config.
     pub devices: Vec<DeviceReport>,
-    /// Everything that has an address, ascending; without shared aliases.
+    /// Everything that has an address, and reserved addresses between; ascending, disjoint, without
+    /// shared aliases.
     pub layout: Vec<Region>,
     /// How choices were made that the config leaves open, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -172,6 +173,9 @@ pub enum RegionKind {
     PciMem32,
     /// PCI memory for 64-bit BARs.
     PciMem64,
+    /// Addresses that the IOMMU does not translate for an assigned device, so that no memory can lie
+    /// there.
+    Reserved,
 }
 
 impl RegionKind {
@@ -189,6 +193,7 @@ impl RegionKind {
             Self::PciIo => "PCI I/O ports",
             Self::PciMem32 => "PCI memory, 32-bit",
             Self::PciMem64 => "PCI memory, 64-bit",
+            Self::Reserved => "reserved, no DMA",
         }
     }
 }

@@ -14,6 +14,7 @@ const STYLE: &str = "\
     .alias{fill:#aff5c4;stroke:#1a7f37}\
     .mmio{fill:#eae0ff;stroke:#8250df}\
     .pci{fill:#ffe7c7;stroke:#bc4c00}\
+    .reserved{fill:#eff2f5;stroke:#818b98}\
     .gap{fill:none;stroke:#d1d9e0;stroke-dasharray:2 3}\
     .track{fill:#eff2f5}\
     .enough{fill:#4ac26b}\
@@ -29,6 +30,7 @@ const STYLE: &str = "\
     .alias{fill:#04260f;stroke:#3fb950}\
     .mmio{fill:#271052;stroke:#ab7df8}\
     .pci{fill:#3d1300;stroke:#f0883e}\
+    .reserved{fill:#212830;stroke:#656c76}\
     .gap{stroke:#3d444d}\
     .track{fill:#212830}.enough{fill:#238636}.short{fill:#b62324}\
     .mark{stroke:#f85149}.reach{stroke:#3fb950}.tie{stroke:#3d444d}}";
@@ -46,6 +48,7 @@ pub(super) enum Class {
     Alias,
     Mmio,
     Pci,
+    Reserved,
     Gap,
     Track,
     Enough,
@@ -68,6 +71,7 @@ impl Class {
             Self::Alias => "alias",
             Self::Mmio => "mmio",
             Self::Pci => "pci",
+            Self::Reserved => "reserved",
             Self::Gap => "gap",
             Self::Track => "track",
             Self::Enough => "enough",

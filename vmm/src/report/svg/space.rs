@@ -150,6 +150,7 @@ fn class(kind: RegionKind, alias: bool) -> Class {
     match kind {
         RegionKind::Memory if alias => Class::Alias,
         RegionKind::Memory => Class::Memory,
+        RegionKind::Reserved => Class::Reserved,
         RegionKind::PciConfig | RegionKind::PciIo | RegionKind::PciMem32 | RegionKind::PciMem64 => {
             Class::Pci
         }
