@@ -96,7 +96,7 @@ pub struct Boot {
 #[derive(Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Device {
-    /// Its address on the host as `lspci -D` prints it.
+    /// Where it sits on the host, as `lspci -D` prints it.
     #[schemars(extend("examples" = ["0000:00:04.0"]))]
     pub pci: crate::host::facts::PciAddress,
     /// How many address bits the device drives, when you know better than every other source.

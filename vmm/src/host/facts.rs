@@ -263,6 +263,7 @@ impl JsonSchema for PciAddress {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
+            "description": "PCI address, such as `0000:00:04.0`",
             "type": "string",
             "pattern": "^([0-9a-fA-F]{1,8}:)?[0-9a-fA-F]{1,2}:[0-1]?[0-9a-fA-F]\\.[0-7]$"
         })
@@ -305,7 +306,11 @@ impl<T> JsonSchema for Hex<T> {
         "Hex".into()
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": "^0[xX][0-9a-fA-F]+$" })
+        schemars::json_schema!({
+            "description": "hexadecimal text, such as `0x8086`",
+            "type": "string",
+            "pattern": "^0[xX][0-9a-fA-F]+$"
+        })
     }
 }
 
