@@ -7,6 +7,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod assign;
 pub mod boot;
 pub mod check;
 pub mod config;

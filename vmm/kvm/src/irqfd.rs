@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kvm_bindings::KvmIrqRouting;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::aarch64::Spi;
 use crate::routing::{Route, Routes};
 use crate::{Error, Vm};
 
@@ -56,21 +55,22 @@ impl IrqRouter {
         })
     }
 
-    /// Connects a new pair of events to `spi`, which must be level-triggered.
+    /// Connects a new pair of events to the input `pin` of the interrupt controller (arm64: an SPI,
+    /// counted from 0), which must be level-triggered and may be shared.
     ///
     /// # Errors
     /// When the process has no more descriptors, or the line is in use.
-    pub fn line(&self, spi: Spi) -> Result<LineIrq, Error> {
+    pub fn line(&self, pin: u32) -> Result<LineIrq, Error> {
         let (trigger, resample) = (new_event()?, new_event()?);
-        self.0.set(spi.number(), Some(Route::Pin(spi.number())))?;
+        self.0.set(pin, Some(Route::Pin(pin)))?;
         let vm = self.0.vm.fd();
-        vm.register_irqfd_with_resample(&trigger, &resample, spi.number())
+        vm.register_irqfd_with_resample(&trigger, &resample, pin)
             .map_err(Error::ioctl("connect an event to an interrupt line"))?;
         Ok(LineIrq {
             router: self.clone(),
             trigger,
             resample,
-            spi,
+            pin,
         })
     }
 }
@@ -191,7 +191,7 @@ pub struct LineIrq {
     router: IrqRouter,
     trigger: EventFd,
     resample: EventFd,
-    spi: Spi,
+    pin: u32,
 }
 
 impl LineIrq {
@@ -211,10 +211,10 @@ impl LineIrq {
 impl Drop for LineIrq {
     fn drop(&mut self) {
         let vm = self.router.0.vm.fd();
-        let removed = vm.unregister_irqfd(&self.trigger, self.spi.number());
+        let removed = vm.unregister_irqfd(&self.trigger, self.pin);
         if let Err(error) = removed {
-            tracing::warn!("cannot disconnect {}: {error}", self.spi);
+            tracing::warn!("cannot disconnect interrupt line {}: {error}", self.pin);
         }
-        self.router.0.routes().set(self.spi.number(), None);
+        // The route stays: other functions may share the line.
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! Vm ──┬─ memory slots: guest-physical range ─► host memory, kept alive while the slot lives
 //!      ├─ aarch64::Gic: GICv3 distributor, redistributors, ITS
-//!      ├─ IrqRouter: events of devices ─► messages and lines (arm64)
+//!      ├─ IrqRouter: events of devices ─► messages and lines
 //!      └─ aarch64::Vcpu ── run() ─► Exit
 //! ```
 //! Everything but [`aarch64`] builds on every architecture; only arm64 VMs can be run.
@@ -12,19 +12,16 @@
 pub mod aarch64;
 mod error;
 mod ipa;
-#[cfg(target_arch = "aarch64")]
 mod irqfd;
 mod memory;
 mod probe;
 pub mod ram;
-#[cfg(any(target_arch = "aarch64", test))]
 mod routing;
 mod slots;
 mod vm;
 
 pub use error::Error;
 pub use ipa::Ipa;
-#[cfg(target_arch = "aarch64")]
 pub use irqfd::{IrqRouter, LineIrq, MessageIrq};
 pub use memory::HostMemory;
 pub use probe::{Probe, ProbeError, probe};
