@@ -14,7 +14,13 @@ pub mod config;
 pub mod convert;
 pub mod diagnostic;
 pub mod host;
+#[cfg(target_arch = "aarch64")]
+pub mod launch;
 pub mod plan;
 pub mod platform;
 pub mod report;
+pub mod run;
 pub mod schema;
+pub mod stats;
+#[cfg(target_arch = "aarch64")]
+pub mod vcpu;
