@@ -10,7 +10,6 @@ mod schema;
 mod table;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
@@ -37,10 +36,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let started = Instant::now();
     match Cli::parse().command {
         Command::Check(args) => check::main(&args),
-        Command::Run(args) => run::main(&args, started),
+        Command::Run(args) => run::main(&args),
         Command::Host(args) => host::main(&args),
         Command::Device(args) => device::main(&args),
         Command::Schema(args) => schema::main(&args),

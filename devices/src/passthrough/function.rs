@@ -47,14 +47,6 @@ pub struct PassthroughFunction {
     powered: bool,
     /// What the device's own command register was last set to.
     command: Option<u16>,
-    life: Life,
-}
-
-/// Whether the guest has the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    Live,
-    Ended,
 }
 
 impl PassthroughFunction {
@@ -89,7 +81,6 @@ impl PassthroughFunction {
             signalling: Signalling::new(wiring.controller, wiring.bdf, pin),
             powered: true,
             command: None,
-            life: Life::Live,
             layout,
             physical,
         };
@@ -103,17 +94,9 @@ impl PassthroughFunction {
         self.layout.pin
     }
 
-    /// Takes the device from the guest: interrupts are off, no page of it is in the guest, it is reset
-    /// and does no DMA. From now on the guest finds nothing there.
-    pub fn shut_down(&mut self) {
-        if self.life == Life::Live {
-            self.reset();
-            self.life = Life::Ended;
-        }
-    }
-
-    /// Back to the state after reset, as the guest asks for by a function-level reset.
-    fn reset(&mut self) {
+    /// Back to the state after reset: what a guest's function-level reset asks for, and what the end
+    /// of a VM needs. DMA is off, interrupts are off, no page of the device is in the guest.
+    pub fn reset(&mut self) {
         self.signalling.silence(self.physical.as_mut());
         self.decoder.retract(|_| None);
         let result = self.physical.reset();
@@ -192,9 +175,6 @@ impl PassthroughFunction {
 
 impl PciFunction for PassthroughFunction {
     fn config_read(&mut self, register: u16, data: &mut [u8]) {
-        if self.life == Life::Ended {
-            return data.fill(0xff);
-        }
         self.refresh_pending();
         let (physical, bdf) = (self.physical.as_ref(), self.bdf);
         self.space.read(register, data, |register, data| {
@@ -206,9 +186,6 @@ impl PciFunction for PassthroughFunction {
     }
 
     fn config_write(&mut self, register: u16, data: &[u8]) {
-        if self.life == Life::Ended {
-            return;
-        }
         if self.asks_for_reset(register, data) {
             self.reset();
             self.apply();
@@ -283,7 +260,7 @@ impl PciFunction for PassthroughFunction {
 
 impl Drop for PassthroughFunction {
     fn drop(&mut self) {
-        self.shut_down();
+        self.reset();
     }
 }
 

@@ -13,6 +13,7 @@ mod demo;
 mod direction;
 mod images;
 mod licences;
+mod links;
 mod progress;
 mod test;
 mod tidy;

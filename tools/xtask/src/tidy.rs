@@ -1,9 +1,11 @@
-//! What the compiler does not check: where unsafe code may be, how long a file may get, and which
-//! words do not belong in the tree.
+//! What the compiler does not check: where unsafe code may be, how long a file may get, which words do
+//! not belong in the tree, and whether links lead anywhere.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+
+use crate::links;
 
 /// Lines of one source file, tests included.
 const LINES_MAX: usize = 600;
@@ -44,6 +46,9 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("{name} is not UTF-8 text"))?;
         findings.extend(findings_in(&name, &text));
+        if name.ends_with(".md") {
+            findings.extend(links::broken(root, &name, &text));
+        }
     }
     if !findings.is_empty() {
         bail!("{}", findings.join("\n"));
