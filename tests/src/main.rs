@@ -7,12 +7,12 @@
 )]
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use vmtest::prepare::{HostKind, Install, Profile, Refresh, require};
-use vmtest::runner;
+use vmtest::{on_host, runner};
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 100)]
@@ -34,8 +34,13 @@ enum Task {
     },
     /// Run the VM tests
     Test(TestArgs),
-    /// Boot a Realm with an assigned network card
-    Demo,
+    /// Boot an unmodified Debian kernel as a Realm with an assigned device
+    Demo {
+        /// On an arm64 machine with KVM and VFIO: use this PCI device of it, a disk or a network
+        /// card, in place of the testbed's
+        #[arg(long, value_name = "ADDRESS")]
+        device: Option<String>,
+    },
     /// Print the figures that the project promises
     Bench,
 }
@@ -72,7 +77,7 @@ fn main() -> ExitCode {
     let outcome = match task {
         Task::Images { refresh } => images(install, refresh),
         Task::Test(args) => test(install, &args),
-        Task::Demo => demo(install),
+        Task::Demo { device } => demo(install, device.as_deref()),
         Task::Bench => bench(install),
     };
     match outcome {
@@ -98,9 +103,24 @@ fn images(install: Install, refresh: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn demo(install: Install) -> anyhow::Result<ExitCode> {
-    let required = require(HostKind::Testbed, install, Refresh::WhenMissing)?;
-    vmtest::demo::in_testbed(&required.build(Profile::Testbed)?)?;
+fn demo(install: Install, device: Option<&str>) -> anyhow::Result<ExitCode> {
+    let kind = if device.is_some() {
+        HostKind::Local
+    } else {
+        HostKind::Testbed
+    };
+    if device.is_none() && cfg!(target_arch = "aarch64") && Path::new("/dev/kvm").exists() {
+        eprintln!("--device ADDRESS runs the demo on this machine, with that device");
+    }
+    if kind == HostKind::Local {
+        on_host::require()?;
+    }
+    let required = require(kind, install, Refresh::WhenMissing)?;
+    let prepared = required.build(Profile::Testbed)?;
+    match device {
+        Some(address) => vmtest::demo::on_this_machine(&prepared, address)?,
+        None => vmtest::demo::in_testbed(&prepared)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -124,6 +144,9 @@ fn test(install: Install, args: &TestArgs) -> anyhow::Result<ExitCode> {
     } else {
         HostKind::Testbed
     };
+    if kind == HostKind::Local {
+        on_host::require()?;
+    }
     let tally = match require(kind, install, Refresh::WhenMissing) {
         Err(error) => runner::skip_all(&format!("{error:#}"), &options),
         Ok(required) => {

@@ -24,6 +24,27 @@ struct Offer {
     driver: Option<String>,
 }
 
+/// Checks that this machine can play the host at all.
+///
+/// # Errors
+/// Names what it lacks.
+pub fn require() -> anyhow::Result<()> {
+    ensure!(
+        cfg!(target_arch = "aarch64"),
+        "ccvm runs VMs on arm64 hosts, and this is not one"
+    );
+    for (file, what) in [
+        ("/dev/kvm", "KVM"),
+        ("/dev/vfio/vfio", "VFIO (modprobe vfio-pci)"),
+    ] {
+        ensure!(
+            Path::new(file).exists(),
+            "this machine has no {file}: {what} is missing"
+        );
+    }
+    Ok(())
+}
+
 /// Reads what the named devices are.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 
 use crate::bed::{Bed, Folder, guest_files};
 use crate::case::{self, Case, Host, Outcome};
@@ -53,12 +53,25 @@ pub fn on_this_machine(
     addresses: &[String],
     scratch: &[String],
 ) -> anyhow::Result<Tally> {
-    ensure!(
-        cfg!(target_arch = "aarch64"),
-        "ccvm runs VMs on arm64 hosts; this machine is not one"
-    );
-    let stray = scratch.iter().find(|address| !addresses.contains(address));
-    if let Some(address) = stray {
+    with_this_machine(prepared, addresses, scratch, |host| {
+        host.show_console = options.show_console;
+        let results = run(host, options);
+        report(host, "this machine", prepared, options, &results)?;
+        Ok(Tally::of(&results))
+    })
+}
+
+/// Lets this machine play the host: takes the named devices, and gives them back.
+///
+/// # Errors
+/// When this machine cannot play the host, or a named device cannot be used.
+pub fn with_this_machine<T>(
+    prepared: &Prepared,
+    addresses: &[String],
+    scratch: &[String],
+    work: impl FnOnce(&mut Host<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    if let Some(address) = scratch.iter().find(|address| !addresses.contains(address)) {
         bail!("--scratch {address} needs --device {address}, too");
     }
     let devices = on_host::devices(addresses)?;
@@ -66,20 +79,19 @@ pub fn on_this_machine(
     for (name, content) in guest_files(prepared)? {
         fs::write(folder.path.join(name), content).context("cannot write the guests' files")?;
     }
+    // A copy that an ordinary user can run, too: one test does.
+    let ccvm = folder.path.join("ccvm");
+    fs::copy(&prepared.binaries.ccvm, &ccvm).context("cannot copy ccvm")?;
     let _loan = Loan::take(&prepared.binaries.ccvm, addresses, scratch)?;
-    let mut machine = Machine::Local(Local);
-    let mut host = Host {
-        machine: &mut machine,
+    work(&mut Host {
+        machine: &mut Machine::Local(Local),
         devices,
         scratch: scratch.to_vec(),
         backing: None,
-        ccvm: format!("'{}'", prepared.binaries.ccvm.display()),
+        ccvm: format!("'{}'", ccvm.display()),
         files: folder.path.display().to_string(),
-        show_console: options.show_console,
-    };
-    let results = run(&mut host, options);
-    report(&mut host, "this machine", prepared, options, &results)?;
-    Ok(Tally::of(&results))
+        show_console: false,
+    })
 }
 
 /// Every test, not run for one reason.

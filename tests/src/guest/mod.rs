@@ -21,8 +21,10 @@ pub enum Step {
     Disk,
     /// After [`Self::Disk`]: write it.
     Write,
-    /// Bring the network card up and transfer 1 MiB each way.
-    Net,
+    /// Bring the network card up.
+    Link,
+    /// After [`Self::Link`]: transfer 1 MiB each way.
+    Transfer,
     /// Print the kernel's own lines on Realm, swiotlb and link.
     Show,
     /// Remove the device drivers.
@@ -30,12 +32,13 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Facts, include_str!("steps/facts.sh")),
         (Self::Token, include_str!("steps/token.sh")),
         (Self::Disk, include_str!("steps/disk.sh")),
         (Self::Write, include_str!("steps/write.sh")),
-        (Self::Net, include_str!("steps/net.sh")),
+        (Self::Link, include_str!("steps/link.sh")),
+        (Self::Transfer, include_str!("steps/transfer.sh")),
         (Self::Show, include_str!("steps/show.sh")),
         (Self::Unload, include_str!("steps/unload.sh")),
     ];
@@ -46,7 +49,8 @@ impl Step {
             Self::Token => "token",
             Self::Disk => "disk",
             Self::Write => "write",
-            Self::Net => "net",
+            Self::Link => "link",
+            Self::Transfer => "transfer",
             Self::Show => "show",
             Self::Unload => "unload",
         }
