@@ -97,6 +97,8 @@ pub fn with_this_machine<T>(
 /// Every test, not run for one reason.
 #[must_use]
 pub fn skip_all(reason: &str, options: &Options) -> Tally {
+    println!("{reason}");
+    let reason = reason.lines().next().unwrap_or_default();
     let results: Vec<case::Result> = chosen(options)
         .map(|case| {
             let result = judge(case.skipped(reason), options);
