@@ -1,5 +1,9 @@
 //! JSON Schema as Markdown: a table for each object, a list for each set of words.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::fmt::Write as _;
 
