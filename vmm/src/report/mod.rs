@@ -11,6 +11,8 @@ pub mod document;
 mod map;
 mod snippet;
 mod svg;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use document::Report;

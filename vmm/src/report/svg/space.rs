@@ -44,23 +44,23 @@ pub(super) fn draw(canvas: &mut Canvas, report: &Report, top: u32) -> u32 {
             LEFT + ONLY_WIDTH
         }
     };
+    let mut notes: Vec<Note> = Vec::new();
     for reach in &reaches {
         if let Some(y) = y_of(&rows, reach.end) {
-            canvas.line(Class::Mark, (LEFT - 8, y), (right + 16, y));
-            canvas.text(
-                right + 20,
-                y.saturating_sub(2),
-                Class::Normal,
-                &reach.names(),
-            );
+            canvas.line(Class::Mark, (LEFT - 8, y), (right, y));
             let what = format!("{}-bit reach ends here", reach.bits);
-            canvas.text(right + 20, y + 13, Class::Quiet, &what);
+            notes.push(Note {
+                y,
+                class: Class::Mark,
+                lines: [reach.names(), what],
+            });
         }
     }
-    highest(canvas, report, &rows, halves, right);
+    notes.extend(highest(report, &rows, halves));
+    let written = write_beside(canvas, right, notes);
     let end = format!("{:#x}", halves.low_end);
     canvas.text_to(LEFT - 8, bottom + 4, Class::Quiet, &end);
-    bottom + 40
+    bottom.max(written) + 40
 }
 
 /// Draws both halves, and gives the right edge.
@@ -128,22 +128,45 @@ fn column(canvas: &mut Canvas, x: u32, width: u32, rows: &[Placed], offset: u64)
     }
 }
 
-/// Marks the highest address that the devices will be told to use.
-fn highest(canvas: &mut Canvas, report: &Report, rows: &[Placed], halves: Halves, right: u32) {
+/// Two lines of text about a place of the last column.
+struct Note {
+    y: u32,
+    class: Class,
+    lines: [String; 2],
+}
+
+/// Writes notes to the right of `x`, each as near to its place as the one above it lets it
+/// be; gives the line of the last.
+fn write_beside(canvas: &mut Canvas, x: u32, mut notes: Vec<Note>) -> u32 {
+    const NOTE: u32 = 36;
+    notes.sort_by_key(|note| note.y);
+    let mut free = 0;
+    for note in notes {
+        let y = note.y.max(free);
+        free = y + NOTE;
+        canvas.line(note.class, (x, note.y), (x + 18, y));
+        let [first, second] = note.lines;
+        canvas.text(x + 24, y + 4, Class::Normal, &first);
+        canvas.text(x + 24, y + 19, Class::Quiet, &second);
+    }
+    free.saturating_sub(NOTE)
+}
+
+/// The highest address that the devices will be told to use.
+fn highest(report: &Report, rows: &[Placed], halves: Halves) -> Option<Note> {
     let direct = report
         .devices
         .iter()
         .filter(|device| device.dma == Dma::Direct);
-    let Some(top) = direct.filter_map(|device| device.highest_dma_address).max() else {
-        return;
-    };
+    let top = direct
+        .filter_map(|device| device.highest_dma_address)
+        .max()?;
     let alias = halves.alias.filter(|alias| top.0 >= *alias).unwrap_or(0);
-    let Some(y) = y_of(rows, (top.0 - alias).saturating_add(1)) else {
-        return;
-    };
-    canvas.line(Class::Reach, (right, y), (right + 16, y));
-    canvas.text(right + 20, y + 4, Class::Normal, &format!("{:#x}", top.0));
-    canvas.text(right + 20, y + 19, Class::Quiet, "highest DMA address");
+    Some(Note {
+        y: y_of(rows, (top.0 - alias).saturating_add(1))?,
+        class: Class::Reach,
+        lines: [format!("{:#x}", top.0), "highest DMA address".to_owned()],
+    })
 }
 
 fn class(kind: RegionKind, alias: bool) -> Class {
