@@ -9,6 +9,7 @@ use super::outcome::{DmaWidth, WidthSource};
 use super::width;
 use crate::config::spec::{DeviceSpec, DmaMode, VmSpec};
 use crate::diagnostic::{Code, Diagnostic, Place};
+use crate::host::class::is_bridge;
 use crate::host::facts::{DeviceFacts, HostFacts, PciAddress};
 
 /// An assigned device with all that is known of it.
@@ -72,6 +73,11 @@ pub(super) fn resolve<'a>(
             findings.push(problem(Code::DeviceAbsent, message).with_help(help));
             continue;
         };
+        if is_bridge(facts.class.0) {
+            let message = format!("{} is a bridge: part of the host, not a device", device.pci);
+            findings.push(problem(Code::DeviceNotAssignable, message));
+            continue;
+        }
         let Some(guest) = slots.next() else {
             let message = format!("no slot of the guest's PCI bus is left for {}", device.pci);
             let help = format!("a VM has at most {} assigned functions", 31 * 8);

@@ -4,16 +4,19 @@ use super::assigned::Assigned;
 use super::bounds::{Bounds, reach_of};
 use super::layout::{Layout, Problem};
 use super::machine::Machine;
+use super::windows::BarRooms;
 use crate::config::spec::DmaRule;
-use crate::host::facts::PciAddress;
+use crate::host::facts::{Arch, PciAddress};
 use crate::platform::{Platform, SharedAlias};
 
 /// The unit of DRAM: what a huge page maps.
 const GRANULE: u64 = 2 << 20;
 
 /// A config and a host, ready to be placed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Case<'a> {
+    pub(super) arch: Arch,
+    pub(super) vcpus: u32,
     pub(super) memory: u64,
     pub(super) platform: Platform,
     pub(super) rule: DmaRule,
@@ -21,8 +24,8 @@ pub(super) struct Case<'a> {
     pub(super) forced: bool,
     /// Widths that the host offers, ascending.
     pub(super) widths: Vec<u8>,
-    pub(super) machine: Machine,
     pub(super) assigned: Vec<Assigned<'a>>,
+    pub(super) machine: Machine,
 }
 
 /// What a device by itself allows.
@@ -48,10 +51,14 @@ impl<'a> Case<'a> {
             .filter(move |device| all || device.is_direct())
     }
 
+    /// Whether narrow devices are the guest's problem.
+    fn bounces(&self) -> bool {
+        self.alias() == SharedAlias::InPlace && self.rule == DmaRule::Bounce
+    }
+
     /// What `device` demands of the placement under this config's rule.
     pub(super) fn demands(&self, device: &Assigned<'_>) -> Bounds {
-        let bounces = self.alias() == SharedAlias::InPlace && self.rule == DmaRule::Bounce;
-        if bounces || self.forced {
+        if self.bounces() || self.forced {
             device.bounds.at_any_width()
         } else {
             device.bounds.clone()
@@ -64,16 +71,19 @@ impl<'a> Case<'a> {
         demands.fold(Bounds::unlimited(), |all, one| all.and(&one))
     }
 
-    /// What all devices but `without` demand.
-    pub(super) fn together_without(&self, without: PciAddress) -> Bounds {
-        let others = self.direct().filter(|device| device.pci() != without);
-        let demands = others.map(|device| self.demands(device));
-        demands.fold(Bounds::unlimited(), |all, one| all.and(&one))
+    /// The same without a device: neither its demands nor its BARs.
+    pub(super) fn without(&self, pci: PciAddress) -> Self {
+        let others = self.assigned.iter().filter(|device| device.pci() != pci);
+        let assigned: Vec<Assigned<'a>> = others.cloned().collect();
+        Self {
+            machine: machine(self.arch, self.vcpus, &assigned),
+            assigned,
+            ..self.clone()
+        }
     }
 
     /// The placement problem under `bounds`, in spaces of `widths` bits.
     pub(super) fn problem<'p>(&'p self, bounds: &'p Bounds, widths: &'p [u8]) -> Problem<'p> {
-        let bouncing = self.alias() == SharedAlias::InPlace && self.rule == DmaRule::Bounce;
         let narrowest = self
             .direct()
             .map(|device| reach_of(device.width.bits))
@@ -84,7 +94,7 @@ impl<'a> Case<'a> {
             granule: GRANULE,
             widths,
             bounds,
-            bounce_below: narrowest.filter(|_| bouncing).unwrap_or(u64::MAX),
+            bounce_below: narrowest.filter(|_| self.bounces()).unwrap_or(u64::MAX),
         }
     }
 
@@ -115,4 +125,10 @@ impl<'a> Case<'a> {
         }
         answers
     }
+}
+
+/// The machine that holds these devices.
+pub(super) fn machine(arch: Arch, vcpus: u32, assigned: &[Assigned<'_>]) -> Machine {
+    let bars = assigned.iter().flat_map(|device| &device.facts.bars);
+    Machine::new(arch, vcpus, &BarRooms::of(bars))
 }

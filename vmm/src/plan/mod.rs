@@ -47,9 +47,7 @@ use assigned::Assigned;
 use bounds::{Bounds, reach_of};
 use case::Case;
 use layout::Layout;
-use machine::Machine;
 use span::Span;
-use windows::BarRooms;
 
 /// How many address bits a device drives by its facts alone, for want of a config.
 #[must_use]
@@ -71,14 +69,15 @@ pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
     let assigned = assigned::resolve(spec, facts, &mut findings);
     let rule = choice::dma_rule(spec, platform, &assigned, &mut findings);
     let widths = choice::widths(facts, options, &mut findings);
-    let rooms = BarRooms::of(assigned.iter().flat_map(|device| &device.facts.bars));
     let case = Case {
+        arch: facts.arch,
+        vcpus: spec.vcpus,
         memory: spec.memory,
         platform,
         rule,
         forced: options.override_ipa_bits.is_some(),
         widths,
-        machine: Machine::new(facts.arch, spec.vcpus, &rooms),
+        machine: case::machine(facts.arch, spec.vcpus, &assigned),
         assigned,
     };
     let hopeless = findings.iter().any(is_error);
@@ -91,7 +90,7 @@ pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
         None => findings.extend(refusal::refuse(&case, most)),
     }
     let accepted = solution.as_ref().filter(|_| !hopeless);
-    let verdict = accepted.and_then(|layout| VmPlan::new(&case, spec.vcpus, layout));
+    let verdict = accepted.and_then(|layout| VmPlan::new(&case, layout));
     let layout = solution
         .as_ref()
         .cloned()
@@ -118,7 +117,9 @@ fn warnings(case: &Case<'_>, layout: &Layout) -> Vec<Diagnostic> {
         SharedAlias::InPlace => refusal::bounces(case, layout),
         SharedAlias::TopBit => case
             .direct()
-            .flat_map(|device| refusal::causes(case, device, layout, Severity::Warning))
+            .flat_map(|device| {
+                refusal::shortfalls(case, device, device.width.bits, layout, Severity::Warning)
+            })
             .collect(),
     }
 }
@@ -231,7 +232,7 @@ pub struct PlannedDevice {
 }
 
 impl VmPlan {
-    fn new(case: &Case<'_>, vcpus: u32, layout: &Layout) -> Option<Self> {
+    fn new(case: &Case<'_>, layout: &Layout) -> Option<Self> {
         let pages =
             |span: &Span| PageRange::from_bounds(Gpa::new(span.start), Gpa::new(span.end)).ok();
         let arm = case.machine.mmio(layout.platform);
@@ -255,7 +256,7 @@ impl VmPlan {
         Some(Self {
             platform: case.platform,
             ipa_bits: layout.width,
-            vcpus,
+            vcpus: case.vcpus,
             dram: layout.dram.iter().map(pages).collect::<Option<_>>()?,
             mmio: arm.map(|(mmio, _)| mmio),
             pci_windows: windows.into_iter().flatten().collect(),

@@ -206,6 +206,9 @@ fn device(width: u8) -> impl Strategy<Value = Device> {
                 *end = (*end).max(bytes + 1) - bytes;
                 reserved.push((*end, *end + bytes));
             }
+            iovas
+                .iter_mut()
+                .for_each(|iovas| iovas.retain(|(start, end)| start < end));
             Device {
                 bits,
                 iovas,
