@@ -10,6 +10,7 @@ mod schema;
 mod table;
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
@@ -36,9 +37,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let started = Instant::now();
     match Cli::parse().command {
         Command::Check(args) => check::main(&args),
-        Command::Run(args) => run::main(&args),
+        Command::Run(args) => run::main(&args, started),
         Command::Host(args) => host::main(&args),
         Command::Device(args) => device::main(&args),
         Command::Schema(args) => schema::main(&args),

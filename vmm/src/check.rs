@@ -135,7 +135,15 @@ impl Check {
     /// Looks at the files that `[boot]` names, as this host of architecture `arch` would load them.
     pub fn look_at_boot_files(&mut self, arch: Arch) {
         let boot = self.spec.as_ref().and_then(|spec| spec.boot.as_ref());
-        let Some(Err(mut findings)) = boot.map(BootFiles::open) else {
+        let plan = self.outcome.as_ref().and_then(Outcome::plan);
+        let looked_at = boot.map(|boot| {
+            let files = BootFiles::open(boot)?;
+            match plan {
+                Some(plan) => files.place(plan.dram()).map(drop),
+                None => Ok(()),
+            }
+        });
+        let Some(Err(mut findings)) = looked_at else {
             return;
         };
         // Only arm64 kernels are known well enough to be judged by their content.

@@ -114,6 +114,20 @@ codes! {
     GroupNotViable = 511, "a device shares its IOMMU group with one that the host uses";
     /// The guest's PCI bus is full.
     TooManyDevices = 512, "the guest's PCI bus is full";
+    /// The device is bound to no VFIO driver.
+    DeviceNotBound = 530, "the device is not bound to vfio-pci";
+    /// The kernel has no VFIO, or another kind of it.
+    VfioMissing = 531, "the host has no usable VFIO";
+    /// A node of VFIO may not be opened.
+    VfioPermission = 532, "no permission to use VFIO";
+    /// VFIO does not hand out the device.
+    DeviceNotOpened = 533, "the device cannot be opened through VFIO";
+    /// The device has no reset that works.
+    DeviceNotReset = 534, "the device cannot be reset";
+    /// Guest memory cannot be mapped for DMA.
+    DmaTableNotFilled = 535, "assigned devices cannot be given guest memory";
+    /// The device cannot be put on the guest's bus.
+    DeviceNotAttached = 536, "the device cannot be put on the guest's bus";
     /// No function of the host has the address.
     DeviceAbsent = 550, "the device is not there";
     /// A bridge, or a device that no IOMMU confines.

@@ -7,13 +7,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod assign;
 pub mod boot;
 pub mod check;
 pub mod config;
 pub mod convert;
 pub mod diagnostic;
 pub mod host;
+#[cfg(target_arch = "aarch64")]
+pub mod launch;
 pub mod plan;
 pub mod platform;
 pub mod report;
+pub mod run;
 pub mod schema;
+pub mod stats;
+#[cfg(target_arch = "aarch64")]
+pub mod vcpu;

@@ -47,6 +47,14 @@ pub struct PassthroughFunction {
     powered: bool,
     /// What the device's own command register was last set to.
     command: Option<u16>,
+    life: Life,
+}
+
+/// Whether the guest has the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Live,
+    Ended,
 }
 
 impl PassthroughFunction {
@@ -81,6 +89,7 @@ impl PassthroughFunction {
             signalling: Signalling::new(wiring.controller, wiring.bdf, pin),
             powered: true,
             command: None,
+            life: Life::Live,
             layout,
             physical,
         };
@@ -94,9 +103,17 @@ impl PassthroughFunction {
         self.layout.pin
     }
 
-    /// Back to the state after reset: what a guest's function-level reset asks for, and what the end
-    /// of a VM needs. DMA is off, interrupts are off, no page of the device is in the guest.
-    pub fn reset(&mut self) {
+    /// Takes the device from the guest: interrupts are off, no page of it is in the guest, it is reset
+    /// and does no DMA. From now on the guest finds nothing there.
+    pub fn shut_down(&mut self) {
+        if self.life == Life::Live {
+            self.reset();
+            self.life = Life::Ended;
+        }
+    }
+
+    /// Back to the state after reset, as the guest asks for by a function-level reset.
+    fn reset(&mut self) {
         self.signalling.silence(self.physical.as_mut());
         self.decoder.retract(|_| None);
         let result = self.physical.reset();
@@ -175,6 +192,9 @@ impl PassthroughFunction {
 
 impl PciFunction for PassthroughFunction {
     fn config_read(&mut self, register: u16, data: &mut [u8]) {
+        if self.life == Life::Ended {
+            return data.fill(0xff);
+        }
         self.refresh_pending();
         let (physical, bdf) = (self.physical.as_ref(), self.bdf);
         self.space.read(register, data, |register, data| {
@@ -186,6 +206,9 @@ impl PciFunction for PassthroughFunction {
     }
 
     fn config_write(&mut self, register: u16, data: &[u8]) {
+        if self.life == Life::Ended {
+            return;
+        }
         if self.asks_for_reset(register, data) {
             self.reset();
             self.apply();
@@ -260,7 +283,7 @@ impl PciFunction for PassthroughFunction {
 
 impl Drop for PassthroughFunction {
     fn drop(&mut self) {
-        self.reset();
+        self.shut_down();
     }
 }
 

@@ -321,6 +321,9 @@ fn at_the_end_nothing_of_the_device_is_left_in_the_guest() {
     let (mut function, log) = function();
     place(&mut function, MEMORY);
     log.take();
+    function.shut_down();
+    place(&mut function, MEMORY);
+    assert_eq!(read(&mut function, 0), u32::MAX);
     drop(function);
     let calls = log.take();
     assert!(matches!(

@@ -12,6 +12,10 @@ use super::bar::{AddressSpace, BarIndex};
 use super::bdf::Bdf;
 use crate::bus::{MmioDevice, SharedDevice};
 
+/// The header type of a function, and its bit for devices with several functions.
+const HEADER_TYPE: u16 = 0x0e;
+const MULTI_FUNCTION: u8 = 1 << 7;
+
 /// A function on the root bus.
 pub trait PciFunction: Send {
     /// Fills `data` with what the guest reads from `register` (0..4096) of configuration space on.
@@ -73,6 +77,14 @@ impl Root {
         }))
     }
 
+    /// Whether the device at an ECAM offset has several functions.
+    fn has_siblings(&self, offset: u64) -> bool {
+        let device = offset >> 15;
+        let functions = self.functions.keys();
+        let of_device = functions.filter(|bdf| u64::from(bdf.requester_id() >> 3) == device);
+        of_device.count() > 1
+    }
+
     fn at(&self, offset: u64) -> Option<(Locked<'_>, u16)> {
         let id = u16::try_from(offset >> 12).ok()?;
         let function = self.functions.get(&Bdf::from_requester_id(id))?;
@@ -91,9 +103,16 @@ struct Ecam(Root);
 
 impl MmioDevice for Ecam {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        match self.0.at(offset) {
-            Some((mut function, register)) => function.config_read(register, data),
-            None => data.fill(0xff),
+        let Some((mut function, register)) = self.0.at(offset) else {
+            return data.fill(0xff);
+        };
+        function.config_read(register, data);
+        // Which functions a device has is a matter of the bus, not of function 0.
+        let header_type = HEADER_TYPE.checked_sub(register).map(usize::from);
+        if let Some(byte) = header_type.and_then(|at| data.get_mut(at))
+            && self.0.has_siblings(offset)
+        {
+            *byte |= MULTI_FUNCTION;
         }
     }
 
@@ -191,6 +210,17 @@ mod tests {
         assert_eq!(read(&ecam, 1 << 12), u32::MAX);
         assert_eq!(read(&ecam, 1 << 20), u32::MAX);
         assert_eq!(read(&ecam, u64::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn functions_of_one_device_are_announced_as_such() {
+        let mut root = root();
+        assert_eq!(read(&root.ecam(), 0x0c), 0);
+        let second = Arc::new(Mutex::new(HostBridge::default()));
+        root.insert(Bdf::new(0, 0, 3).unwrap(), second).unwrap();
+        assert_eq!(read(&root.ecam(), 0x0c), 0x0080_0000);
+        assert_eq!(read(&root.ecam(), 0x3 << 12 | 0x0c), 0x0080_0000);
+        assert_eq!(read(&root.ecam(), 0x10), 0);
     }
 
     #[test]

@@ -5,14 +5,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vfio_ioctls::{VfioDevice, VfioError};
 use vm_memory::FileOffset;
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
 
 use crate::container::Container;
-use crate::interrupt::InterruptKind;
+use crate::interrupt::Enabled;
 use crate::region::{Region, RegionIndex, Span};
 use crate::sysfs::{Member, Sysfs, is_vfio};
 
@@ -137,7 +137,7 @@ pub struct Function {
     name: String,
     bars: [Region; 6],
     config: Region,
-    pub(crate) enabled: Option<(InterruptKind, u32)>,
+    pub(crate) enabled: Mutex<Enabled>,
 }
 
 impl Function {
@@ -170,7 +170,7 @@ impl Function {
             name: function,
             bars,
             config,
-            enabled: None,
+            enabled: Mutex::default(),
         })
     }
 

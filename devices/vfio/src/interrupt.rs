@@ -19,6 +19,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::{MutexGuard, PoisonError};
 
 use vfio_bindings::bindings::vfio::{
     VFIO_BASE, VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
@@ -56,6 +57,9 @@ impl InterruptKind {
         }
     }
 }
+
+/// What is on, and how many vectors of it.
+pub(crate) type Enabled = Option<(InterruptKind, u32)>;
 
 /// Which events the function's interrupts are to signal.
 #[derive(Debug, Clone, Copy)]
@@ -137,7 +141,7 @@ impl Function {
     /// # Errors
     /// When the function or the host has too few vectors; no interrupts are then on, except that
     /// MSI-X vectors that were on before a failed addition stay so.
-    pub fn set_interrupts(&mut self, interrupts: Interrupts<'_>) -> Result<(), InterruptError> {
+    pub fn set_interrupts(&self, interrupts: Interrupts<'_>) -> Result<(), InterruptError> {
         let kind = interrupts.kind();
         let wanted = match interrupts {
             Interrupts::Intx { .. } => 1,
@@ -155,16 +159,16 @@ impl Function {
                 wanted,
             });
         };
-        if let (Interrupts::Msix(events), Some((InterruptKind::Msix, on))) =
-            (interrupts, self.enabled)
+        let mut enabled = self.enabled();
+        if let (Interrupts::Msix(events), Some((InterruptKind::Msix, on))) = (interrupts, *enabled)
             && on < count
             && self.can_add_msix()
         {
             self.add_msix(events, on)?;
-            self.enabled = Some((kind, count));
+            *enabled = Some((kind, count));
             return Ok(());
         }
-        self.clear_interrupts()?;
+        self.clear(&mut enabled)?;
         match interrupts {
             Interrupts::Intx { trigger, resample } => self.enable_intx(trigger, resample)?,
             Interrupts::Msi(events) | Interrupts::Msix(events) => {
@@ -172,7 +176,7 @@ impl Function {
                 result.map_err(|source| self.call("enabling", kind, source))?;
             }
         }
-        self.enabled = Some((kind, count));
+        *enabled = Some((kind, count));
         Ok(())
     }
 
@@ -180,12 +184,21 @@ impl Function {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn clear_interrupts(&mut self) -> Result<(), InterruptError> {
-        let Some((kind, _)) = self.enabled.take() else {
+    pub fn clear_interrupts(&self) -> Result<(), InterruptError> {
+        self.clear(&mut self.enabled())
+    }
+
+    fn clear(&self, enabled: &mut Enabled) -> Result<(), InterruptError> {
+        let Some((kind, _)) = enabled.take() else {
             return Ok(());
         };
         let result = self.device.disable_irq(kind.index());
         result.map_err(|source| self.call("disabling", kind, source))
+    }
+
+    fn enabled(&self) -> MutexGuard<'_, Enabled> {
+        // Set after the calls that it tells of, so that it is no further than they are.
+        self.enabled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enable_intx(&self, trigger: &EventFd, resample: &EventFd) -> Result<(), InterruptError> {

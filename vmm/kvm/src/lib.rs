@@ -3,6 +3,7 @@
 //! ```text
 //! Vm ──┬─ memory slots: guest-physical range ─► host memory, kept alive while the slot lives
 //!      ├─ aarch64::Gic: GICv3 distributor, redistributors, ITS
+//!      ├─ IrqRouter: events of devices ─► messages and lines
 //!      └─ aarch64::Vcpu ── run() ─► Exit
 //! ```
 //! Everything but [`aarch64`] builds on every architecture; only arm64 VMs can be run.
@@ -11,14 +12,17 @@
 pub mod aarch64;
 mod error;
 mod ipa;
+mod irqfd;
 mod memory;
 mod probe;
 pub mod ram;
+mod routing;
 mod slots;
 mod vm;
 
 pub use error::Error;
 pub use ipa::Ipa;
+pub use irqfd::{IrqRouter, LineIrq, MessageIrq};
 pub use memory::HostMemory;
 pub use probe::{Probe, ProbeError, probe};
 pub use slots::{Access, SlotId};

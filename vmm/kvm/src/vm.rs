@@ -65,7 +65,6 @@ impl Vm {
     }
 
     /// The VM's file, for what the other modules of this crate ask of it.
-    #[cfg(target_arch = "aarch64")]
     pub(crate) fn fd(&self) -> &VmFd {
         &self.0.fd
     }

@@ -7,12 +7,14 @@ pub mod initrd;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use iommu::{Gpa, PageRange};
 use linux_loader::cmdline::Cmdline;
 
 use crate::config::spec::BootSpec;
 use crate::diagnostic::{Code, Diagnostic, Place};
 
-use aarch64::Image;
+use aarch64::placement::Sizes;
+use aarch64::{Image, Placement};
 use initrd::Initrd;
 
 /// The longest command line that an arm64 kernel takes, with the byte that ends it.
@@ -138,6 +140,26 @@ impl BootFiles {
             }),
             _ => Err(findings),
         }
+    }
+
+    /// Finds a place for all of them in `dram`.
+    ///
+    /// # Errors
+    /// When one does not fit.
+    pub fn place(&self, dram: &[PageRange<Gpa>]) -> Result<Placement, Vec<Diagnostic>> {
+        let sizes = Sizes {
+            text_offset: self.kernel.text_offset(),
+            kernel: self.kernel.memory_bytes(),
+            initrd: self.initrd.as_ref().map(Initrd::bytes),
+        };
+        Placement::find(dram, sizes).map_err(|error| {
+            let finding = Diagnostic::error(Code::BootFilesTooLarge, error.to_string());
+            vec![
+                finding
+                    .on(Place::Vm("memory"))
+                    .with_help("give the VM more memory"),
+            ]
+        })
     }
 }
 

@@ -1,0 +1,121 @@
+//! The last stage: vCPUs run, and this thread looks after the console and the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kvm::Vm;
+use kvm::aarch64::Gic;
+
+use crate::convert::Pages;
+use crate::run::{
+    ConsoleInput, EndOfRun, Ending, EventLoop, Output, RawTerminal, Signals, is_ours,
+};
+use crate::stats::{self, Stats};
+use crate::vcpu::{Processor, VcpuThread, World};
+
+use super::created::Machine;
+use super::own_memory::own_memory;
+use super::{Finalized, LaunchError};
+
+/// How long a terminal or a pipe has for the last output.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+
+/// A VM that runs.
+pub struct Running {
+    // The terminal is put back before anything else is taken down.
+    terminal: Option<RawTerminal>,
+    events: EventLoop,
+    vcpus: Vec<VcpuThread>,
+    output: Output,
+    stats: Arc<Stats>,
+    end: Arc<EndOfRun>,
+    // Last: guest memory outlives everything that refers to it.
+    _gic: Gic,
+    _vm: Vm,
+    pages: Arc<Pages>,
+}
+
+impl Running {
+    pub(super) fn new(finalized: Finalized, stats: Arc<Stats>) -> Result<Self, LaunchError> {
+        let Finalized { plan, machine } = finalized;
+        let Machine {
+            pages,
+            vm,
+            vcpus,
+            gic,
+            bus,
+            console,
+        } = machine;
+        let end = Arc::new(EndOfRun::new().map_err(LaunchError::host("make an event"))?);
+        let mut events = EventLoop::new(Arc::clone(&end))?;
+        let signals = Signals::watch(Arc::clone(&end));
+        events.add(signals.map_err(LaunchError::host("watch for signals"))?);
+        let input = ConsoleInput::new(console.serial, console.drained, Arc::clone(&end));
+        events.add(input);
+        let world = Arc::new(World {
+            bus,
+            shared_bit: plan.shared_bit(),
+            stats: Arc::clone(&stats),
+            end: Arc::clone(&end),
+        });
+        let mut running = Self {
+            terminal: enter_terminal(),
+            events,
+            vcpus: Vec::new(),
+            output: console.output,
+            stats,
+            end,
+            _gic: gic,
+            _vm: vm,
+            pages,
+        };
+        for (index, vcpu) in vcpus.into_iter().enumerate() {
+            let processor = Processor {
+                vcpu,
+                calls: None,
+                world: Arc::clone(&world),
+            };
+            let thread = VcpuThread::spawn(index, processor);
+            running
+                .vcpus
+                .push(thread.map_err(LaunchError::host("start a vCPU"))?);
+        }
+        Ok(running)
+    }
+
+    /// Looks after the VM until it ends, then takes it down.
+    #[must_use]
+    pub fn wait(mut self) -> (Ending, stats::Report) {
+        self.events.until_end();
+        self.output.close();
+        self.vcpus.drain(..).for_each(VcpuThread::stop);
+        let ending = match self.end.ending() {
+            Some(ending) => ending.clone(),
+            None => Ending::Failed("the event loop ended before the VM".to_owned()),
+        };
+        let guest = self.pages.ram().slots();
+        let guest = guest
+            .iter()
+            .map(|slot| slot.host..slot.host.saturating_add(slot.bytes));
+        let report = self
+            .stats
+            .report(ending.name(), own_memory(&guest.collect::<Vec<_>>()));
+        if !self.output.finish(LAST_OUTPUT) {
+            tracing::warn!("the last console output was not taken");
+        }
+        drop(self.terminal.take());
+        (ending, report)
+    }
+}
+
+/// The operator's keys go to the guest, if stdin is a terminal and this is what it shows.
+fn enter_terminal() -> Option<RawTerminal> {
+    let stdin = std::io::stdin();
+    if !is_ours(&stdin) {
+        return None;
+    }
+    let entered = RawTerminal::enter(stdin);
+    entered
+        .inspect_err(|error| tracing::warn!(%error, "the terminal stays line by line"))
+        .ok()
+}

@@ -1,0 +1,180 @@
+//! What a run has cost: counted while it runs, written as JSON when it ends.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The version of the document that [`Report`] is.
+pub const SCHEMA: u32 = 1;
+
+/// How often something has happened.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// One more time.
+    pub fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Exits of all vCPUs, by kind.
+#[derive(Debug, Default)]
+pub struct ExitCounters {
+    /// Loads from devices.
+    pub mmio_read: Counter,
+    /// Stores to devices.
+    pub mmio_write: Counter,
+    /// Loads and stores where nothing answers; also among the two above.
+    pub unclaimed: Counter,
+    /// Calls of the platform's interface.
+    pub hypercall: Counter,
+    /// Accesses to memory that is not there for the guest.
+    pub memory_fault: Counter,
+    /// Kicks and signals.
+    pub interrupted: Counter,
+    /// Everything else.
+    pub other: Counter,
+}
+
+/// The counters of one run.
+#[derive(Debug)]
+pub struct Stats {
+    started: Instant,
+    first_run: OnceLock<Instant>,
+    /// Exits to ccvm.
+    pub exits: ExitCounters,
+}
+
+impl Stats {
+    /// Of a process that began at `started`.
+    #[must_use]
+    pub fn since(started: Instant) -> Self {
+        Self {
+            started,
+            first_run: OnceLock::new(),
+            exits: ExitCounters::default(),
+        }
+    }
+
+    /// The first vCPU is about to enter the guest.
+    pub fn enter_guest(&self) {
+        self.first_run.get_or_init(Instant::now);
+    }
+
+    /// Everything so far, for a run that has ended as `ending` says.
+    #[must_use]
+    pub fn report(&self, ending: &'static str, own_memory_bytes: Option<u64>) -> Report {
+        let first_run = self.first_run.get();
+        let micros = |since: Instant, until: Instant| {
+            u64::try_from(until.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
+        };
+        let exits = &self.exits;
+        Report {
+            schema: SCHEMA,
+            ending,
+            exec_to_first_run_us: first_run.map(|first| micros(self.started, *first)),
+            run_us: first_run.map(|first| micros(*first, Instant::now())),
+            own_memory_bytes,
+            exits: Exits {
+                mmio_read: exits.mmio_read.get(),
+                mmio_write: exits.mmio_write.get(),
+                unclaimed: exits.unclaimed.get(),
+                hypercall: exits.hypercall.get(),
+                memory_fault: exits.memory_fault.get(),
+                interrupted: exits.interrupted.get(),
+                other: exits.other.get(),
+            },
+            conversions: None,
+        }
+    }
+}
+
+/// What `ccvm run --stats` writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Report {
+    /// Version of this document: 1.
+    pub schema: u32,
+    /// How the run ended: `poweroff`, `reboot`, `crash`, `quit`, `signal` or `failed`.
+    pub ending: &'static str,
+    /// Microseconds from the first line of `main` until the first vCPU entered the guest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exec_to_first_run_us: Option<u64>,
+    /// Microseconds from there until the VM had stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_us: Option<u64>,
+    /// Resident bytes of the process at the end that are not guest memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub own_memory_bytes: Option<u64>,
+    /// Exits to ccvm, of all vCPUs.
+    pub exits: Exits,
+    /// Page conversions and what they cost, where pages can be converted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversions: Option<Conversions>,
+}
+
+/// Exits by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub struct Exits {
+    /// Loads from devices.
+    pub mmio_read: u64,
+    /// Stores to devices.
+    pub mmio_write: u64,
+    /// Loads and stores where nothing answers; also among the two above.
+    pub unclaimed: u64,
+    /// Calls of the platform's interface.
+    pub hypercall: u64,
+    /// Accesses to memory that is not there for the guest.
+    pub memory_fault: u64,
+    /// Kicks and signals.
+    pub interrupted: u64,
+    /// Everything else.
+    pub other: u64,
+}
+
+/// Page conversions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Conversions {
+    /// Contiguous ranges that were made shared.
+    pub shared: u64,
+    /// Contiguous ranges that were made private.
+    pub private: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_never_entered_the_guest_has_no_times() {
+        let stats = Stats::since(Instant::now());
+        stats.exits.mmio_read.add_one();
+        let json = serde_json::to_value(stats.report("failed", None)).unwrap();
+        assert_eq!(json["exits"]["mmio_read"], 1);
+        assert_eq!(json["ending"], "failed");
+        assert!(json.get("exec_to_first_run_us").is_none());
+    }
+
+    #[test]
+    fn the_first_entry_counts() {
+        let stats = Stats::since(Instant::now());
+        stats.enter_guest();
+        let first = stats.report("poweroff", Some(1)).exec_to_first_run_us;
+        stats.enter_guest();
+        assert_eq!(
+            stats.report("poweroff", Some(1)).exec_to_first_run_us,
+            first
+        );
+        assert!(first.is_some());
+    }
+}
