@@ -56,7 +56,76 @@ fn understood() -> impl Strategy<Value = String> {
         })
 }
 
+/// An address, often one at an edge.
+fn address() -> impl Strategy<Value = u64> {
+    let near = (0_u32..64, -2_i64..3).prop_map(|(bit, by)| (1_u64 << bit).wrapping_add_signed(by));
+    prop_oneof![near, any::<u64>(), Just(0), Just(u64::MAX)]
+}
+
+/// Host facts as JSON that a reader accepts, however unlikely the host.
+fn facts() -> impl Strategy<Value = String> {
+    let range = || (address(), address()).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let kind = prop::sample::select(vec!["mem32", "mem64", "mem64-prefetchable", "io"]);
+    let bar = (0_u8..5, 2_u32..64, kind);
+    let bits = || prop::option::of(1_u8..65);
+    let device = (
+        prop::collection::vec(range(), 0..4),
+        prop::option::of(prop::collection::vec(range(), 0..4)),
+        prop::collection::vec(bar, 0..3),
+        (bits(), bits(), bits(), bits()),
+    );
+    let arch = prop::sample::select(vec![("aarch64", "ipa_bits_max"), ("x86_64", "phys_bits")]);
+    (arch, bits(), prop::collection::vec(device, 0..4)).prop_map(|(arch, limit, devices)| {
+        let list = |items: Vec<String>| format!("[{}]", items.join(","));
+        let span = |(start, end): (u64, u64)| format!("\"start\":\"{start:#x}\",\"end\":\"{end:#x}\"");
+        let number = |name: &str, bits: Option<u8>| {
+            bits.map_or(String::new(), |bits| format!(",\"{name}\":{bits}"))
+        };
+        let devices = devices.into_iter().enumerate();
+        let devices = devices.map(|(slot, (reserved, iova, bars, masks))| {
+            let reserved = reserved.into_iter();
+            let reserved = reserved.map(|range| format!("{{{},\"kind\":\"reserved\"}}", span(range)));
+            let iova = iova.map_or(String::new(), |ranges| {
+                let ranges = ranges.into_iter().map(|range| format!("{{{}}}", span(range)));
+                format!(",\"iova_ranges\":{}", list(ranges.collect()))
+            });
+            let bars = bars.into_iter().map(|(index, size, kind)| {
+                format!("{{\"index\":{index},\"size\":{},\"kind\":\"{kind}\"}}", 1_u64 << size)
+            });
+            format!(
+                "{{\"pci\":\"00:0{slot}.0\",\"vendor\":\"0x1234\",\"device\":\"0x1\",\"class\":\"0x0\",\
+                 \"group\":{slot},\"reserved_regions\":{}{iova},\"bars\":{}{}{}{}{}}}",
+                list(reserved.collect()),
+                list(bars.collect()),
+                number("dma_mask_bits", masks.0),
+                number("coherent_dma_mask_bits", masks.1),
+                number("register_dma_bits", masks.2),
+                number("tdisp_dma_bits", masks.3),
+            )
+        });
+        format!(
+            "{{\"schema\":1,\"arch\":\"{}\",\"kvm\":{{\"api\":12{}}},\"devices\":{}}}",
+            arch.0,
+            number(arch.1, limit),
+            list(devices.collect()),
+        )
+    })
+}
+
 proptest! {
+    #[test]
+    fn any_facts_that_are_read_can_be_planned_on_and_printed(
+        facts in facts(),
+        config in understood(),
+    ) {
+        // Two BARs in one register are refused, and the like.
+        let Ok(facts) = crate::host::from_json(&facts) else {
+            return Ok(());
+        };
+        let (judgement, printed) = printed(&config, Ok(facts));
+        prop_assert!(judgement != Judgement::Rejected || printed.contains("error[CCVM"));
+    }
+
     #[test]
     fn any_text_for_a_config_is_answered_with_findings(config in any::<String>()) {
         let (judgement, printed) = on_qemu(&config);
