@@ -1,7 +1,6 @@
 //! How code for arm64 is linted on another machine: by rustup's compiler where it has the target,
 //! else by Debian's, which brings the arm64 standard library as a package.
 
-use std::path::Path;
 use std::process::Command;
 
 /// The target that `ccvm run` is for.
@@ -67,8 +66,13 @@ impl Toolchain {
             .args(["--print", "target-libdir", "--target", TARGET])
             .output();
         directory.is_ok_and(|out| {
-            let path = String::from_utf8_lossy(&out.stdout);
-            Path::new(path.trim()).is_dir()
+            // rustup leaves the directory behind when a download fails.
+            let path = String::from_utf8_lossy(&out.stdout).into_owned();
+            let mut files = std::fs::read_dir(path.trim())
+                .into_iter()
+                .flatten()
+                .flatten();
+            files.any(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
         })
     }
 

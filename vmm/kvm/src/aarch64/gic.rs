@@ -105,7 +105,7 @@ impl Vm {
     /// # Errors
     /// When the VM has no interrupt controller, or not that line.
     pub fn set_irq_line(&self, line: Spi, high: bool) -> Result<(), Error> {
-        let irq = KVM_ARM_IRQ_TYPE_SPI << KVM_ARM_IRQ_TYPE_SHIFT | line.0 + FIRST_SPI;
+        let irq = (KVM_ARM_IRQ_TYPE_SPI << KVM_ARM_IRQ_TYPE_SHIFT) | (line.0 + FIRST_SPI);
         self.fd()
             .set_irq_line(irq, high)
             .map_err(Error::ioctl("drive an interrupt line"))
