@@ -6,7 +6,7 @@
 //!      ├─ IrqRouter: events of devices ─► messages and lines
 //!      └─ aarch64::Vcpu ── run() ─► Exit
 //! ```
-//! Everything but [`aarch64`] builds on every architecture; only arm64 VMs can be run.
+//! Everything but `aarch64` builds on every architecture; only arm64 VMs can be run.
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;

@@ -6,7 +6,7 @@
 //!                └──────────────────┴── Vec<Diagnostic> ◄──┘   all of them, in the file's order
 //! ```
 //!
-//! [`file`] describes the same format for the JSON Schema; a test holds the two together.
+//! [`mod@file`] describes the same format for the JSON Schema; a test holds the two together.
 
 pub mod file;
 mod keys;
