@@ -78,6 +78,7 @@ fn device(
         },
         dma_bits: reach.width.bits,
         dma_bits_source: source(reach.width.source),
+        dma_bits_origin: reach.width.origin.map(str::to_owned),
         highest_dma_address: reach.highest_dma_address.map(Hex),
         reachable: reach.reachable,
     }

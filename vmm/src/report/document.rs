@@ -86,6 +86,9 @@ pub struct DeviceReport {
     pub dma_bits: u8,
     /// Where that is known from.
     pub dma_bits_source: WidthSource,
+    /// What the device table cites for it, when that is the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dma_bits_origin: Option<String>,
     /// The highest address that it will be told to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub highest_dma_address: Option<Hex<u64>>,

@@ -142,14 +142,12 @@ pub(super) fn reaches(report: &Report, bits: u8) -> Vec<Reach> {
     reaches
 }
 
-impl Reach {
-    /// "0000:00:04.0", or "0000:00:04.0 and 2 more".
-    pub(super) fn names(&self) -> String {
-        match self.devices.as_slice() {
-            [] => String::new(),
-            [only] => only.to_string(),
-            [first, rest @ ..] => format!("{first} and {} more", rest.len()),
-        }
+/// "0000:00:04.0", or "0000:00:04.0 and 2 more".
+pub(super) fn names(devices: &[PciAddress]) -> String {
+    match devices {
+        [] => String::new(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
     }
 }
 

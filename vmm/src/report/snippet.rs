@@ -69,7 +69,7 @@ fn snippet<'s>(
 }
 
 /// The words of `text` on lines of at most `width` characters, as far as words allow.
-fn wrapped(text: &str, width: usize) -> String {
+pub(super) fn wrapped(text: &str, width: usize) -> String {
     let mut lines = String::new();
     let mut column = 0;
     for word in text.split_whitespace() {

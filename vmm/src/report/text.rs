@@ -5,8 +5,9 @@ use anstyle::{AnsiColor, Effects};
 use super::Style;
 use super::document::{DeviceReport, Dma, FindingSeverity, Region, Report, Verdict};
 use super::map::{self, Content, Halves, Row};
-use super::snippet::WIDTH;
+use super::snippet::{WIDTH, wrapped};
 use crate::config::Size;
+use crate::host::facts::PciAddress;
 use crate::platform::Platform;
 
 const PLAIN: anstyle::Style = anstyle::Style::new();
@@ -26,6 +27,7 @@ pub fn text(report: &Report, style: Style) -> String {
     text.verdict(report);
     text.notes(&report.notes);
     text.devices(&report.devices);
+    text.origins(&report.devices);
     text.memory(report);
     text.address_space(report);
     text.out
@@ -169,6 +171,26 @@ impl Text {
         }
     }
 
+    /// What the device table cites, each citation once.
+    fn origins(&mut self, devices: &[DeviceReport]) {
+        let mut cited: Vec<(&str, Vec<PciAddress>)> = Vec::new();
+        for device in devices {
+            let Some(origin) = device.dma_bits_origin.as_deref() else {
+                continue;
+            };
+            match cited.iter_mut().find(|(known, _)| *known == origin) {
+                Some((_, whose)) => whose.push(device.pci),
+                None => cited.push((origin, vec![device.pci])),
+            }
+        }
+        for (origin, whose) in cited {
+            let text = format!("{} by {origin}", map::names(&whose));
+            for line in wrapped(&text, WIDTH - 2).lines() {
+                self.line(QUIET, &format!("  {line}"));
+            }
+        }
+    }
+
     fn memory(&mut self, report: &Report) {
         if let Some(memory) = memory_line(report) {
             self.out.push('\n');
@@ -212,7 +234,11 @@ impl Text {
         for row in map::rows(&report.layout, halves.low_end, &cuts) {
             while reaches.first().is_some_and(|reach| reach.end <= row.start) {
                 let reach = reaches.remove(0);
-                let whose = format!("end of the {}-bit reach of {}", reach.bits, reach.names());
+                let whose = format!(
+                    "end of the {}-bit reach of {}",
+                    reach.bits,
+                    map::names(&reach.devices)
+                );
                 self.rule(columns, reach.end, &whose);
             }
             self.row(columns, row, "");

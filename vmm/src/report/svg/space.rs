@@ -52,7 +52,7 @@ pub(super) fn draw(canvas: &mut Canvas, report: &Report, top: u32) -> u32 {
             notes.push(Note {
                 y,
                 class: Class::Mark,
-                lines: [reach.names(), what],
+                lines: [map::names(&reach.devices), what],
             });
         }
     }
