@@ -21,7 +21,7 @@ mod slots;
 use std::io;
 
 pub use attach::{AttachError, Attached};
-pub use open::Assigned;
+pub use open::{Assigned, check};
 
 /// An error with its causes, for the traits of the devices.
 fn to_io(error: impl std::error::Error) -> io::Error {

@@ -17,54 +17,49 @@ pub struct Assigned {
     pub(super) table: Option<Connected>,
     pub(super) devices: Vec<(PlannedDevice, Arc<Device>)>,
     pub(super) container: Option<Container>,
-    warnings: Vec<Diagnostic>,
+}
+
+/// Looks, by what `sysfs` (`/sys`) shows, whether the devices of `plan` are free to be assigned.
+///
+/// # Errors
+/// Everything that stands in the way. Nothing was touched.
+pub fn check(plan: &VmPlan, sysfs: &Path) -> Result<(), Vec<Diagnostic>> {
+    refuse_unfit(plan.devices(), &places(plan, sysfs))
 }
 
 impl Assigned {
-    /// Takes the devices of `plan`, found in `sysfs` (`/sys`).
+    /// Takes the devices of `plan`, found in `sysfs` (`/sys`), and resets them. Devices that have no
+    /// reset are logged.
     ///
     /// # Errors
-    /// Everything that stands in the way, at once where it shows without touching a device. What was
-    /// opened before a failure is closed again, and every device is bound to what it was bound to.
-    pub fn open(plan: &VmPlan, sysfs: &Path) -> Result<Self, Vec<Diagnostic>> {
+    /// What stands in the way. What was opened before is closed again, and every device is bound to
+    /// what it was bound to.
+    pub fn open(plan: &VmPlan, sysfs: &Path) -> Result<Self, Diagnostic> {
         let mut assigned = Self {
             table: None,
             devices: Vec::new(),
             container: None,
-            warnings: Vec::new(),
         };
         if plan.devices().is_empty() {
             return Ok(assigned);
         }
-        let places: Vec<Sysfs> = plan
-            .devices()
-            .iter()
-            .map(|device| Sysfs::new(sysfs.join("bus/pci/devices").join(device.pci.to_string())))
-            .collect();
-        refuse_unfit(plan.devices(), &places)?;
-        let container = Container::open().map_err(|error| vec![refusal::of_container(&error)])?;
-        for (device, place) in plan.devices().iter().zip(&places) {
-            let function = Function::open(&container, place)
-                .map_err(|error| vec![refusal::of_device(device.pci, &error)])?;
-            assigned.warnings.extend(reset(device, &function));
+        let container = Container::open().map_err(|error| refusal::of_container(&error))?;
+        for (device, place) in plan.devices().iter().zip(places(plan, sysfs)) {
+            let function = Function::open(&container, &place)
+                .map_err(|error| refusal::of_device(device.pci, &error))?;
+            reset(device, &function);
             let opened = Arc::new(Device::new(function));
             assigned.devices.push((device.clone(), opened));
         }
         assigned.container = Some(container);
         Ok(assigned)
     }
+}
 
-    /// What the operator should know of the devices.
-    #[must_use]
-    pub fn warnings(&self) -> &[Diagnostic] {
-        &self.warnings
-    }
-
-    /// Whether no device is assigned.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.devices.is_empty()
-    }
+fn places(plan: &VmPlan, sysfs: &Path) -> Vec<Sysfs> {
+    let devices = sysfs.join("bus/pci/devices");
+    let place = |device: &PlannedDevice| Sysfs::new(devices.join(device.pci.to_string()));
+    plan.devices().iter().map(place).collect()
 }
 
 fn refuse_unfit(devices: &[PlannedDevice], places: &[Sysfs]) -> Result<(), Vec<Diagnostic>> {
@@ -82,18 +77,18 @@ fn refuse_unfit(devices: &[PlannedDevice], places: &[Sysfs]) -> Result<(), Vec<D
     }
 }
 
-/// Puts a device into its power-on state; a warning where that cannot be.
-fn reset(device: &PlannedDevice, function: &Function) -> Option<Diagnostic> {
+/// Puts a device into its power-on state; one that has no such reset at least does no DMA.
+fn reset(device: &PlannedDevice, function: &Function) {
     let why = match function.reset() {
-        Ok(Reset::Done) => return None,
+        Ok(Reset::Done) => return,
         Ok(Reset::BusMasterCleared(error)) => format!("cannot be reset: {error}"),
         Err(error) => chain(&error),
     };
-    let message = format!("{}: {why}", device.pci);
-    let help = "the guest finds the device as its last user left it, and the next user as the guest \
-         leaves it; assign it only where that is acceptable";
-    let warning = Diagnostic::warning(Code::DeviceNotReset, message).about(device.pci);
-    Some(warning.with_help(help))
+    tracing::warn!(
+        "{}: {}: {why}; the guest finds it as its last user left it",
+        Code::DeviceNotReset,
+        device.pci
+    );
 }
 
 #[cfg(test)]
