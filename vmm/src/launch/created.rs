@@ -1,5 +1,6 @@
 //! The second stage: a VM with memory, vCPUs, interrupt controller and devices, and nothing in it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use devices::bus::Bus;
@@ -9,6 +10,7 @@ use kvm::aarch64::{Gic, GicLayout, PowerState, Vcpu};
 use kvm::{Ipa, Vm};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::assign::{Assigned, Attached};
 use crate::boot::BootFiles;
 use crate::boot::aarch64::Placement;
 use crate::boot::aarch64::fdt::lines;
@@ -17,6 +19,7 @@ use crate::plan::{MmioLayout, VmPlan};
 use crate::run::Output;
 
 use super::line::GicLine;
+use super::planned::SYSFS;
 use super::{LaunchError, Loaded, Planned};
 
 /// A VM that is there, without a program.
@@ -42,6 +45,8 @@ pub(super) struct Machine {
     pub(super) bus: Bus,
     /// Its console.
     pub(super) console: Console,
+    /// The devices of the host that it has.
+    pub(super) assigned: Attached,
 }
 
 /// The console of a VM.
@@ -62,6 +67,7 @@ impl Created {
             placement,
         } = planned;
         let mmio = *plan.mmio().ok_or(LaunchError::NoMmio)?;
+        let mut assigned = Assigned::open(&plan, Path::new(SYSFS))?;
         let pages = Arc::new(Pages::new(&plan)?);
         let vm = Vm::create(plan.ipa_bits())?;
         vm.add_ram(pages.ram())?;
@@ -80,6 +86,8 @@ impl Created {
         let mut bus = Bus::default();
         let console = console(&vm, &mmio, &mut bus)?;
         bus.insert(mmio.rtc, Arc::new(Mutex::new(Rtc::new())))?;
+        assigned.connect(&pages)?;
+        let assigned = assigned.attach(&plan, &vm, &mut bus)?;
         Ok(Self {
             plan,
             mmio,
@@ -92,6 +100,7 @@ impl Created {
                 gic,
                 bus,
                 console,
+                assigned,
             },
         })
     }

@@ -4,6 +4,7 @@ use std::io;
 
 use devices::bus::BusOverlap;
 
+use crate::assign::AttachError;
 use crate::boot::aarch64::LoadError;
 use crate::convert::PagesError;
 use crate::diagnostic::{Code, Diagnostic};
@@ -27,6 +28,9 @@ pub enum LaunchError {
     /// Two devices would answer at one address.
     #[error(transparent)]
     Bus(#[from] BusOverlap),
+    /// A device of the host cannot be assigned.
+    #[error("{0}")]
+    Device(Box<Diagnostic>),
     /// The plan is one for another architecture.
     #[error("the plan has no place for the devices of an arm64 VM")]
     NoMmio,
@@ -53,6 +57,9 @@ impl LaunchError {
     /// The finding for the operator.
     #[must_use]
     pub fn diagnose(&self) -> Diagnostic {
+        if let Self::Device(finding) = self {
+            return (**finding).clone();
+        }
         let (code, help) = match self {
             Self::Kvm(kvm::Error::Open(error)) if denied(error) => (
                 Code::KvmDenied,
@@ -72,6 +79,18 @@ impl LaunchError {
             Some(help) => finding.with_help(help),
             None => finding,
         }
+    }
+}
+
+impl From<Diagnostic> for LaunchError {
+    fn from(finding: Diagnostic) -> Self {
+        Self::Device(Box::new(finding))
+    }
+}
+
+impl From<AttachError> for LaunchError {
+    fn from(error: AttachError) -> Self {
+        Diagnostic::from(error).into()
     }
 }
 

@@ -1,12 +1,18 @@
 //! The first stage: a plan and boot files that fit it. Nothing has been touched.
 
 use crate::boot::BootFiles;
+use std::path::Path;
+
+use crate::assign;
 use crate::boot::aarch64::Placement;
 use crate::config::spec::BootSpec;
 use crate::diagnostic::Diagnostic;
 use crate::plan::VmPlan;
 
 use super::{Created, LaunchError};
+
+/// Where the kernel shows the host's devices.
+pub(super) const SYSFS: &str = "/sys";
 
 /// A VM that can be launched, as far as can be known before.
 pub struct Planned {
@@ -16,11 +22,12 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Opens the boot files and finds places for them.
+    /// Looks whether the assigned devices are free, opens the boot files and finds places for them.
     ///
     /// # Errors
-    /// Everything that is wrong with the files.
+    /// Everything that is wrong with the devices, or else with the files.
     pub fn new(plan: VmPlan, boot: &BootSpec) -> Result<Self, Vec<Diagnostic>> {
+        assign::check(&plan, Path::new(SYSFS))?;
         let files = BootFiles::open(boot)?;
         let placement = files.place(plan.dram())?;
         Ok(Self {

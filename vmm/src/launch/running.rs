@@ -6,6 +6,7 @@ use std::time::Duration;
 use kvm::Vm;
 use kvm::aarch64::Gic;
 
+use crate::assign::Attached;
 use crate::convert::Pages;
 use crate::run::{
     ConsoleInput, EndOfRun, Ending, EventLoop, Output, RawTerminal, Signals, is_ours,
@@ -29,6 +30,8 @@ pub struct Running {
     output: Output,
     stats: Arc<Stats>,
     end: Arc<EndOfRun>,
+    // After the vCPUs have stopped: the devices go back to the host.
+    _assigned: Attached,
     // Last: guest memory outlives everything that refers to it.
     _gic: Gic,
     _vm: Vm,
@@ -45,6 +48,7 @@ impl Running {
             gic,
             bus,
             console,
+            assigned,
         } = machine;
         let end = Arc::new(EndOfRun::new().map_err(LaunchError::host("make an event"))?);
         let mut events = EventLoop::new(Arc::clone(&end))?;
@@ -65,6 +69,7 @@ impl Running {
             output: console.output,
             stats,
             end,
+            _assigned: assigned,
             _gic: gic,
             _vm: vm,
             pages,
