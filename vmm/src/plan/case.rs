@@ -28,13 +28,24 @@ pub(super) struct Case<'a> {
     pub(super) machine: Machine,
 }
 
-/// What a device by itself allows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Alone {
-    /// The largest memory.
-    pub(super) max_memory: u64,
-    /// Whether the config's memory fits.
-    pub(super) fits: bool,
+/// The most memory, in bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    /// If no device had to reach it.
+    pub(super) without_devices: u64,
+    /// With all devices.
+    pub(super) together: u64,
+    /// With each direct device by itself: its index in the config and the memory.
+    alone: Vec<(usize, u64)>,
+}
+
+impl Room {
+    /// The most memory that `device` by itself allows.
+    pub(super) fn alone(&self, device: &Assigned<'_>) -> u64 {
+        let mut alone = self.alone.iter();
+        let own = alone.find(|(index, _)| *index == device.index);
+        own.map_or(self.without_devices, |(_, most)| *most)
+    }
 }
 
 impl<'a> Case<'a> {
@@ -67,8 +78,15 @@ impl<'a> Case<'a> {
 
     /// What all devices together demand.
     pub(super) fn together(&self) -> Bounds {
-        let demands = self.direct().map(|device| self.demands(device));
-        demands.fold(Bounds::unlimited(), |all, one| all.and(&one))
+        let mut seen: Vec<Bounds> = Vec::new();
+        for demands in self.direct().map(|device| self.demands(device)) {
+            // Most devices of a host demand the same.
+            if !seen.contains(&demands) {
+                seen.push(demands);
+            }
+        }
+        seen.iter()
+            .fold(Bounds::unlimited(), |all, one| all.and(one))
     }
 
     /// The same without a device: neither its demands nor its BARs.
@@ -106,24 +124,26 @@ impl<'a> Case<'a> {
         self.problem(bounds, &self.widths).max_memory()
     }
 
-    /// What each direct device by itself allows, in the order of [`Case::direct`]. Devices with equal
-    /// demands, which are most of a host's, are asked once.
-    pub(super) fn each_alone(&self) -> Vec<(&Assigned<'a>, Alone)> {
-        let mut asked: Vec<(Bounds, Alone)> = Vec::new();
-        let mut answers = Vec::new();
-        for device in self.direct() {
-            let demands = self.demands(device);
-            let known = asked.iter().find(|(bounds, _)| *bounds == demands);
-            let alone = known.map(|(_, alone)| *alone).unwrap_or_else(|| {
-                let max_memory = self.max_memory(&demands);
-                let fits = max_memory >= self.memory;
-                let alone = Alone { max_memory, fits };
-                asked.push((demands, alone));
-                alone
-            });
-            answers.push((device, alone));
+    /// How much memory there can be, by which devices count. Devices with equal demands are asked
+    /// once.
+    pub(super) fn room(&self, together: &Bounds) -> Room {
+        let mut asked = vec![(Bounds::unlimited(), self.max_memory(&Bounds::unlimited()))];
+        let mut ask = |demands: Bounds| match asked.iter().find(|(bounds, _)| *bounds == demands) {
+            Some((_, most)) => *most,
+            None => {
+                let most = self.max_memory(&demands);
+                asked.push((demands, most));
+                most
+            }
+        };
+        Room {
+            without_devices: ask(Bounds::unlimited()),
+            together: ask(together.clone()),
+            alone: self
+                .direct()
+                .map(|device| (device.index, ask(self.demands(device))))
+                .collect(),
         }
-        answers
     }
 }
 

@@ -44,8 +44,8 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::host::facts::{DeviceFacts, HostFacts, PciAddress};
 use crate::platform::{Platform, SharedAlias};
 use assigned::Assigned;
-use bounds::{Bounds, reach_of};
-use case::Case;
+use bounds::reach_of;
+use case::{Case, Room};
 use layout::Layout;
 use span::Span;
 
@@ -82,12 +82,12 @@ pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
     };
     let hopeless = findings.iter().any(is_error);
     let bounds = case.together();
-    let most = case.max_memory(&bounds);
+    let room = case.room(&bounds);
     let solution = case.solve(&bounds);
     match &solution {
         Some(layout) => findings.extend(warnings(&case, layout)),
         None if case.widths.is_empty() => {}
-        None => findings.extend(refusal::refuse(&case, most)),
+        None => findings.extend(refusal::refuse(&case, &room)),
     }
     let accepted = solution.as_ref().filter(|_| !hopeless);
     let verdict = accepted.and_then(|layout| VmPlan::new(&case, layout));
@@ -99,9 +99,9 @@ pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
         verdict: verdict.map_or(Verdict::Rejected, Verdict::Accepted),
         platform,
         ipa_bits: layout.as_ref().map(|layout| layout.width),
-        max_memory: if hopeless { 0 } else { most },
-        limited_by: limiting(&case),
-        devices: reaches(&case, layout.as_ref(), solution.is_some()),
+        max_memory: if hopeless { 0 } else { room.together },
+        limited_by: limiting(&case, &room),
+        devices: reaches(&case, layout.as_ref(), &room),
         notes,
         diagnostics: findings,
     }
@@ -125,27 +125,19 @@ fn warnings(case: &Case<'_>, layout: &Layout) -> Vec<Diagnostic> {
 }
 
 /// The device that allows the least memory, if that is less than without devices.
-fn limiting(case: &Case<'_>) -> Option<PciAddress> {
-    let free = case.max_memory(&Bounds::unlimited());
-    let alone = case.each_alone();
-    let least = alone
-        .iter()
-        .min_by_key(|(device, alone)| (alone.max_memory, device.width.bits))?;
-    (least.1.max_memory < free).then(|| least.0.pci())
+fn limiting(case: &Case<'_>, room: &Room) -> Option<PciAddress> {
+    let least = case
+        .direct()
+        .min_by_key(|device| (room.alone(device), device.width.bits))?;
+    (room.alone(least) < room.without_devices).then(|| least.pci())
 }
 
-fn reaches(case: &Case<'_>, layout: Option<&Layout>, solved: bool) -> Vec<DeviceReach> {
-    let alone = if solved {
-        Vec::new()
-    } else {
-        case.each_alone()
-    };
+fn reaches(case: &Case<'_>, layout: Option<&Layout>, room: &Room) -> Vec<DeviceReach> {
     let reach = |device: &Assigned<'_>| {
         let highest = layout.map(|layout| highest_dma_address(case, device, layout));
         let within = highest.is_some_and(|highest| highest < reach_of(device.width.bits));
-        let refused = alone
-            .iter()
-            .any(|(other, alone)| other.index == device.index && !alone.fits);
+        // On a host without KVM nothing has room, and no device is to blame.
+        let refused = room.alone(device) < case.memory.min(room.without_devices);
         DeviceReach {
             pci: device.pci(),
             width: device.width.clone(),

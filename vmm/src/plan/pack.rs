@@ -92,7 +92,8 @@ struct Spot<'a> {
     shape: &'a Shape,
     span: Span,
     cost: u64,
-    free: Spans,
+    /// How many ranges remain for DRAM.
+    ranges: usize,
 }
 
 struct Best {
@@ -113,8 +114,9 @@ impl Search<'_> {
             .iter()
             .flat_map(|order| self.shapes(blocks, order))
             .collect();
-        let spots = shapes.iter().flat_map(|s| self.spots(s, self.space.usable));
-        let least_cost = spots.map(|spot| spot.cost).min()?;
+        let usable = self.space.usable;
+        let spans = shapes.iter().flat_map(|shape| self.spans(shape, usable));
+        let least_cost = spans.map(|span| usable.bytes_in(span)).min()?;
         Some(Cluster { shapes, least_cost })
     }
 
@@ -123,10 +125,13 @@ impl Search<'_> {
         let align = order.iter().map(|&i| blocks[i].align).max().unwrap_or(1);
         if align < self.space.granule {
             // Every granule looks the same, except that a block may have to keep off address 0.
-            let leads = [0, blocks[order[0]].align];
+            let first = blocks[order[0]];
+            let off_zero = (1..self.space.granule).contains(&first.lowest);
+            let leads = [Some(0), off_zero.then_some(first.align)];
             return leads
-                .iter()
-                .filter_map(|&lead| self.shape(blocks, ascending(blocks, order, lead), 0))
+                .into_iter()
+                .flatten()
+                .filter_map(|lead| self.shape(blocks, ascending(blocks, order, lead), 0))
                 .collect();
         }
         let anchor = order.iter().position(|&i| blocks[i].align == align);
@@ -178,8 +183,8 @@ impl Search<'_> {
         })
     }
 
-    /// The places of `shape` next to a boundary, the best first.
-    fn spots<'s>(&self, shape: &'s Shape, free: &Spans) -> Vec<Spot<'s>> {
+    /// The places of `shape` next to a boundary.
+    fn spans(&self, shape: &Shape, free: &Spans) -> Vec<Span> {
         let whole = Span {
             start: 0,
             end: self.space.end,
@@ -193,27 +198,38 @@ impl Search<'_> {
             .collect();
         places.sort_unstable();
         places.dedup();
-        let spot = |place: u64| {
+        let span = |place: u64| {
             let anchor = place * shape.period;
             let span = Span {
                 start: anchor.saturating_sub(shape.before),
                 end: anchor + shape.after,
             };
             let clear = self.taken.iter().all(|taken| !taken.overlaps(span));
-            clear.then(|| Spot {
+            clear.then_some(span)
+        };
+        places.into_iter().filter_map(span).collect()
+    }
+
+    /// The places of a cluster, the best first.
+    fn spots<'s>(&self, cluster: &'s Cluster, free: &Spans) -> Vec<Spot<'s>> {
+        let mut spots: Vec<Spot<'_>> = Vec::new();
+        for shape in &cluster.shapes {
+            let spans = self.spans(shape, free).into_iter();
+            spots.extend(spans.map(|span| Spot {
                 shape,
                 span,
                 cost: free.bytes_in(span),
-                free: free.without(span),
-            })
-        };
-        places.into_iter().filter_map(spot).collect()
+                ranges: free.ranges_without(span),
+            }));
+        }
+        spots.sort_by_key(|spot| (spot.cost, spot.ranges, spot.span));
+        spots
     }
 
     /// Places `clusters` in every order, keeping the best.
     fn place(&mut self, clusters: &[&Cluster], free: &Spans, lost: u64) {
         let least: u64 = clusters.iter().map(|cluster| cluster.least_cost).sum();
-        if !self.promises(lost + least, free) {
+        if !self.promises(lost + least, free.as_slice().len()) {
             return;
         }
         if clusters.is_empty() {
@@ -223,26 +239,27 @@ impl Search<'_> {
         }
         for (i, cluster) in clusters.iter().enumerate() {
             let others = [&clusters[..i], &clusters[i + 1..]].concat();
-            let shapes = cluster.shapes.iter();
-            let mut spots: Vec<Spot<'_>> = shapes.flat_map(|s| self.spots(s, free)).collect();
-            spots.sort_by_key(|spot| (spot.cost, spot.free.as_slice().len(), spot.span));
-            for spot in spots {
+            let least = least - cluster.least_cost;
+            for spot in self.spots(cluster, free) {
+                if !self.promises(lost + spot.cost + least, spot.ranges) {
+                    continue;
+                }
                 for &(block, offset) in &spot.shape.offsets {
                     self.starts[block] = spot.span.start + offset;
                 }
                 self.taken.push(spot.span);
-                self.place(&others, &spot.free, lost + spot.cost);
+                self.place(&others, &free.without(spot.span), lost + spot.cost);
                 self.taken.pop();
             }
         }
     }
 
-    /// Whether a solution that loses at least `lost` can be better than the best so far.
-    fn promises(&self, lost: u64, free: &Spans) -> bool {
-        self.best.as_ref().is_none_or(|best| {
-            let ranges = free.as_slice().len();
-            (lost, ranges) < (best.lost, best.packing.free.as_slice().len())
-        })
+    /// Whether a solution that loses at least `lost`, and leaves about so many ranges, can be better
+    /// than the best so far.
+    fn promises(&self, lost: u64, ranges: usize) -> bool {
+        self.best
+            .as_ref()
+            .is_none_or(|best| (lost, ranges) < (best.lost, best.packing.free.as_slice().len()))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::assigned::Assigned;
 use super::bounds::{ADDRESSES, Bounds, WIDEST, reach_of};
-use super::case::{Alone, Case};
+use super::case::{Case, Room};
 use super::choice::NARROWEST;
 use super::layout::Layout;
 use super::outcome::WidthSource;
@@ -23,36 +23,37 @@ pub(super) fn unbounded(case: &Case<'_>) -> Option<Layout> {
         .solve(case.memory)
 }
 
-/// Why there is no placement. `max_memory` is the most for which there would be one.
-pub(super) fn refuse(case: &Case<'_>, max_memory: u64) -> Vec<Diagnostic> {
+/// Why there is no placement.
+pub(super) fn refuse(case: &Case<'_>, room: &Room) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let wanted = unbounded(case);
-    let room = case.max_memory(&Bounds::unlimited());
-    let host_lacks_room = room < case.memory;
+    let host_lacks_room = room.without_devices < case.memory;
     if host_lacks_room {
-        findings.push(too_large(case, room, max_memory));
+        findings.push(too_large(case, room));
     }
-    let each = case.each_alone();
-    let failing: Vec<_> = each.iter().filter(|(_, alone)| !alone.fits).collect();
-    for (device, alone) in &failing {
+    let narrow = case
+        .direct()
+        .filter(|device| room.alone(device) < case.memory);
+    let narrow: Vec<&Assigned<'_>> = narrow.collect();
+    for device in &narrow {
         let bits = case.demands(device).bits;
         let wanted = wanted.as_ref();
         let mut causes = wanted.map_or_else(Vec::new, |layout| {
             shortfalls(case, device, bits, layout, Severity::Error)
         });
         if causes.is_empty() && !host_lacks_room {
-            causes.push(reserved(case, device, *alone));
+            causes.push(reserved(case, device, room.alone(device)));
         }
         let help = Help {
             case,
             device,
-            max_memory,
-            sole: failing.len() == 1,
+            max_memory: room.together,
+            sole: narrow.len() == 1,
         };
         findings.extend(causes.into_iter().map(|finding| help.add(finding)));
     }
     if findings.is_empty() {
-        findings.push(reserved_together(case, max_memory));
+        findings.push(reserved_together(case, room.together));
     }
     findings
 }
@@ -133,19 +134,20 @@ fn needs(case: &Case<'_>, layout: &Layout) -> String {
     }
 }
 
-fn too_large(case: &Case<'_>, room: u64, max_memory: u64) -> Diagnostic {
+fn too_large(case: &Case<'_>, room: &Room) -> Diagnostic {
     let widest = case.widths.last().copied().unwrap_or(0);
     let below = match case.alias() {
         SharedAlias::TopBit => reach_of(widest) / 2,
         SharedAlias::InPlace => reach_of(widest),
     };
     let memory = Size(case.memory);
-    let message = if room == 0 {
+    let most = room.without_devices;
+    let message = if most == 0 {
         format!(
             "no memory fits beside the platform's devices and the PCI windows below {below:#x}, where a {widest}-bit space ends for them"
         )
     } else {
-        let beyond = case.memory.saturating_sub(room);
+        let beyond = case.memory.saturating_sub(most);
         format!(
             "{memory} of memory do not fit in a {widest}-bit space, the widest there is: memory and devices must lie below {below:#x}, {beyond} bytes too few"
         )
@@ -153,10 +155,10 @@ fn too_large(case: &Case<'_>, room: u64, max_memory: u64) -> Diagnostic {
     let finding = Diagnostic::error(Code::MemoryTooLarge, message);
     finding
         .on(Place::Vm("memory"))
-        .with_help(at_most(max_memory))
+        .with_help(at_most(room.together))
 }
 
-fn reserved(case: &Case<'_>, device: &Assigned<'_>, alone: Alone) -> Diagnostic {
+fn reserved(case: &Case<'_>, device: &Assigned<'_>, most: u64) -> Diagnostic {
     let pci = device.pci();
     let mappable = device.bounds.mappable.as_slice();
     let between = mappable
@@ -168,7 +170,7 @@ fn reserved(case: &Case<'_>, device: &Assigned<'_>, alone: Alone) -> Diagnostic 
     let message = format!(
         "the IOMMU of {pci} leaves too little room for {} of memory, {} bytes too few, around the addresses that it reserves ({})",
         Size(case.memory),
-        case.memory.saturating_sub(alone.max_memory),
+        case.memory.saturating_sub(most),
         holes.join(", ")
     );
     let finding = Diagnostic::error(Code::ReservedRangesTooLarge, message);

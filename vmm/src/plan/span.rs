@@ -82,6 +82,18 @@ impl Spans {
         Self(self.0.iter().flat_map(around).flatten().collect())
     }
 
+    /// How many ranges remain without the addresses in `hole`.
+    pub(super) fn ranges_without(&self, hole: Span) -> usize {
+        let remain = |span: &Span| {
+            if span.overlaps(hole) {
+                usize::from(span.start < hole.start) + usize::from(hole.end < span.end)
+            } else {
+                1
+            }
+        };
+        self.0.iter().map(remain).sum()
+    }
+
     /// The addresses in `window`, counted from its start.
     pub(super) fn seen_from(&self, window: Span) -> Self {
         let shifted = self.0.iter().filter_map(|span| {
@@ -142,6 +154,9 @@ mod tests {
             set.without(span(22, 23)).as_slice(),
             [span(0, 10), span(20, 22), span(23, 30)]
         );
+        for hole in [span(5, 25), span(22, 23), span(12, 30), span(0, 40)] {
+            assert_eq!(set.ranges_without(hole), set.without(hole).as_slice().len());
+        }
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn dma_addresses(plan: &VmPlan, range: &PageRange<Gpa>) -> (u64, u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_plan_obeys_the_rule_and_the_largest_memory_is_exact((mut spec, facts) in any_case()) {
