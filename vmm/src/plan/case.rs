@@ -35,7 +35,8 @@ pub(super) struct Room {
     pub(super) without_devices: u64,
     /// With all devices.
     pub(super) together: u64,
-    /// With each direct device by itself: its index in the config and the memory.
+    /// With each direct device by itself: its index in the config and the memory. A device that is
+    /// not listed costs nothing.
     alone: Vec<(usize, u64)>,
 }
 
@@ -89,6 +90,14 @@ impl<'a> Case<'a> {
             .fold(Bounds::unlimited(), |all, one| all.and(one))
     }
 
+    /// The same with another size of memory.
+    pub(super) fn with_memory(&self, memory: u64) -> Self {
+        Self {
+            memory,
+            ..self.clone()
+        }
+    }
+
     /// The same without a device: neither its demands nor its BARs.
     pub(super) fn without(&self, pci: PciAddress) -> Self {
         let others = self.assigned.iter().filter(|device| device.pci() != pci);
@@ -136,13 +145,15 @@ impl<'a> Case<'a> {
                 most
             }
         };
+        let without_devices = ask(Bounds::unlimited());
+        let together = ask(together.clone());
+        // Where all devices together cost nothing, none does.
+        let costly = self.direct().filter(|_| together < without_devices);
+        let alone = costly.map(|device| (device.index, ask(self.demands(device))));
         Room {
-            without_devices: ask(Bounds::unlimited()),
-            together: ask(together.clone()),
-            alone: self
-                .direct()
-                .map(|device| (device.index, ask(self.demands(device))))
-                .collect(),
+            without_devices,
+            together,
+            alone: alone.collect(),
         }
     }
 }

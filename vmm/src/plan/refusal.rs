@@ -12,13 +12,14 @@ use crate::config::spec::DmaRule;
 use crate::diagnostic::{Code, Diagnostic, Place, Severity};
 use crate::platform::{Platform, SharedAlias};
 
-/// The layout that the VM would have if its devices reached everything and the host offered any
-/// width.
+/// The layout that the VM would have if its devices reached everything and the host offered wider
+/// spaces as well.
 pub(super) fn unbounded(case: &Case<'_>) -> Option<Layout> {
-    let widths: Vec<u8> = match case.widths.as_slice() {
-        [forced] if case.forced => vec![*forced],
-        _ => (NARROWEST..=WIDEST).collect(),
-    };
+    let mut widths = case.widths.clone();
+    if !case.forced {
+        let widest = case.widths.last().copied().unwrap_or(NARROWEST - 1);
+        widths.extend(widest + 1..=WIDEST);
+    }
     case.problem(&Bounds::unlimited(), &widths)
         .solve(case.memory)
 }
@@ -26,14 +27,14 @@ pub(super) fn unbounded(case: &Case<'_>) -> Option<Layout> {
 /// Why there is no placement.
 pub(super) fn refuse(case: &Case<'_>, room: &Room) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    let wanted = unbounded(case);
-    let host_lacks_room = room.without_devices < case.memory;
-    if host_lacks_room {
+    let possible = case.memory.min(room.without_devices);
+    if possible < case.memory {
         findings.push(too_large(case, room));
     }
-    let narrow = case
-        .direct()
-        .filter(|device| room.alone(device) < case.memory);
+    // A device is to blame for what it takes away from what the host could hold.
+    let case = &case.with_memory(possible);
+    let wanted = unbounded(case);
+    let narrow = case.direct().filter(|device| room.alone(device) < possible);
     let narrow: Vec<&Assigned<'_>> = narrow.collect();
     for device in &narrow {
         let bits = case.demands(device).bits;
@@ -41,13 +42,13 @@ pub(super) fn refuse(case: &Case<'_>, room: &Room) -> Vec<Diagnostic> {
         let mut causes = wanted.map_or_else(Vec::new, |layout| {
             shortfalls(case, device, bits, layout, Severity::Error)
         });
-        if causes.is_empty() && !host_lacks_room {
+        if causes.is_empty() {
             causes.push(reserved(case, device, room.alone(device)));
         }
         let help = Help {
             case,
             device,
-            max_memory: room.together,
+            room,
             sole: narrow.len() == 1,
         };
         findings.extend(causes.into_iter().map(|finding| help.add(finding)));
@@ -200,21 +201,23 @@ fn at_most(max_memory: u64) -> String {
 struct Help<'c, 'a> {
     case: &'c Case<'a>,
     device: &'c Assigned<'a>,
-    max_memory: u64,
+    room: &'c Room,
     /// Whether no other device is to blame.
     sole: bool,
 }
 
 impl Help<'_, '_> {
     fn add(&self, finding: Diagnostic) -> Diagnostic {
-        let mut ways = vec![at_most(self.max_memory)];
-        ways.push(if self.sole {
+        let mut ways = vec![at_most(self.room.together)];
+        let alone = self.room.alone(self.device);
+        if alone > self.room.together {
+            ways.push(format!("with this device alone, at most {}", Size(alone)));
+        }
+        if self.sole {
             let others = self.case.without(self.device.pci());
             let most = others.max_memory(&others.together());
-            format!("without the device, at most {}", Size(most))
-        } else {
-            "or leave the device out".to_owned()
-        });
+            ways.push(format!("without it, at most {}", Size(most)));
+        }
         match finding.code {
             Code::ApertureTooSmall => {
                 ways.push(

@@ -21,7 +21,6 @@ fn every_error_is_reported_at_once() {
         [
             Code::DmaWidthTooNarrow,
             Code::MemoryTooLarge,
-            Code::ApertureTooSmall,
             Code::ImpossibleDmaWidth,
             Code::PlatformNotOffered,
             Code::DuplicateDevice,

@@ -5,12 +5,15 @@ mod findings;
 mod in_place;
 mod top_bit;
 
+use iommu::{Gpa, PageRange};
+
 use super::*;
 use crate::config::spec::{DeviceSpec, DmaRule};
 use crate::diagnostic::{Code, Place};
 use crate::host::facts::{
     AddressRange, Arch, BarFacts, BarKind, DeviceFacts, Hex, KvmFacts, ReservedRegion, SCHEMA,
 };
+use crate::platform::Platform;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;

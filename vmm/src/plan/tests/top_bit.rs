@@ -67,10 +67,7 @@ fn of_two_devices_the_narrower_decides() {
     let reachable: Vec<bool> = outcome.devices.iter().map(|d| d.reachable).collect();
     assert_eq!(reachable, [true, false]);
     let help = outcome.diagnostics[0].help.as_deref().unwrap();
-    assert!(
-        help.contains("without the device, at most 524286 MiB"),
-        "{help}"
-    );
+    assert!(help.contains("without it, at most 524286 MiB"), "{help}");
 }
 
 #[test]
