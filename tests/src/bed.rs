@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use flate2::Compression;
@@ -12,7 +14,7 @@ use crate::case::Host;
 use crate::devices::Role::{Ahci, Nvme};
 use crate::devices::{Backing, testbed_devices};
 use crate::guest;
-use crate::machine::{Machine, Setup, Testbed};
+use crate::machine::{Machine, Script, Setup, Testbed};
 use crate::prepare::Prepared;
 use crate::progress;
 
@@ -69,6 +71,15 @@ impl Bed {
         }
     }
 
+    /// Whether the host still answers: a script that ran too long keeps it busy for good.
+    pub fn is_alive(&mut self) -> bool {
+        let hello = Script {
+            text: "true".to_owned(),
+            limit: Duration::from_secs(10),
+        };
+        self.machine.run(&hello).is_ok()
+    }
+
     /// Keeps the logs and images, and says where they are.
     pub fn keep(&mut self) -> &Path {
         self.folder.keep = true;
@@ -115,7 +126,10 @@ impl Folder {
     /// # Errors
     /// When it cannot be created.
     pub fn create() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("ccvm-vmtest-{}", std::process::id()));
+        static FOLDERS: AtomicU32 = AtomicU32::new(0);
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("ccvm-vmtest-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { path, keep: false })
     }

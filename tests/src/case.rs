@@ -120,6 +120,19 @@ pub struct Host<'a> {
     pub show_console: bool,
 }
 
+/// A shell script that ends a command which takes longer than some seconds.
+#[must_use]
+pub fn within(seconds: u32, command: &str) -> String {
+    format!(
+        "{command} & command=$!\n\
+         {{ sleep {seconds}; kill $command; sleep 5; kill -KILL $command; }} >/dev/null 2>&1 & \
+         watchdog=$!\n\
+         wait $command; status=$?\n\
+         kill $watchdog\n\
+         exit $status"
+    )
+}
+
 /// A guest that runs longer is ended.
 const GUEST_SECONDS: u32 = 200;
 
@@ -250,16 +263,16 @@ impl Host<'_> {
         let options = guest
             .ipa_bits
             .map(|bits| format!("--override-ipa-bits {bits}"));
+        let options = options.unwrap_or_default();
         let script = Script::boot(format!(
-            "rm -f /run/ccvm-stats.json\n\
-             {} run /run/ccvm-test.toml --stats /run/ccvm-stats.json {} & guest=$!\n\
-             {{ sleep {limit}; kill $guest; sleep 5; kill -KILL $guest; }} >/dev/null 2>&1 & watchdog=$!\n\
-             wait $guest; status=$?\n\
-             kill $watchdog\n\
-             exit $status",
-            self.ccvm,
-            options.unwrap_or_default(),
-            limit = GUEST_SECONDS,
+            "rm -f /run/ccvm-stats.json\n{}",
+            within(
+                GUEST_SECONDS,
+                &format!(
+                    "{} run /run/ccvm-test.toml --stats /run/ccvm-stats.json {options}",
+                    self.ccvm
+                )
+            )
         ));
         let show = self.show_console;
         let output = self.machine.watch(&script, |line| {

@@ -33,14 +33,27 @@ pub struct Options {
 /// When the testbed does not come up. Tests that fail are in the results.
 pub fn in_testbed(prepared: &Prepared, options: &Options) -> anyhow::Result<Tally> {
     let mut bed = Bed::boot(prepared)?;
-    let mut host = bed.host(options.show_console);
-    let results = run(&mut host, options);
-    report(&mut host, "the testbed", prepared, options, &results)?;
-    let tally = Tally::of(&results);
-    if tally.failed > 0 {
-        println!("logs and images are kept in {}", bed.keep().display());
+    let mut results = Vec::new();
+    for case in chosen(options) {
+        let mut host = bed.host(options.show_console);
+        let result = run_one(&case, &mut host, options);
+        let failed = matches!(result.outcome, Outcome::Failed(_));
+        results.push(result);
+        if failed {
+            println!("      logs and images: {}", bed.keep().display());
+            if !bed.is_alive() {
+                bed = Bed::boot(prepared)?;
+            }
+        }
     }
-    Ok(tally)
+    report(
+        &mut bed.host(false),
+        "the testbed",
+        prepared,
+        options,
+        &results,
+    )?;
+    Ok(Tally::of(&results))
 }
 
 /// Runs the tests with this machine as the host.
@@ -55,7 +68,9 @@ pub fn on_this_machine(
 ) -> anyhow::Result<Tally> {
     with_this_machine(prepared, addresses, scratch, |host| {
         host.show_console = options.show_console;
-        let results = run(host, options);
+        let results: Vec<case::Result> = chosen(options)
+            .map(|case| run_one(&case, host, options))
+            .collect();
         report(host, "this machine", prepared, options, &results)?;
         Ok(Tally::of(&results))
     })
@@ -131,15 +146,11 @@ fn chosen(options: &Options) -> impl Iterator<Item = Case> {
         .filter(move |case| filter.is_none_or(|part| case.name.contains(part)))
 }
 
-/// Runs the chosen tests on a host and prints each result.
-fn run(host: &mut Host<'_>, options: &Options) -> Vec<case::Result> {
-    chosen(options)
-        .map(|case| {
-            let result = judge(case.run_on(host), options);
-            print!("{}", line(&result));
-            result
-        })
-        .collect()
+/// Runs a test and prints its result.
+fn run_one(case: &Case, host: &mut Host<'_>, options: &Options) -> case::Result {
+    let result = judge(case.run_on(host), options);
+    print!("{}", line(&result));
+    result
 }
 
 /// Where every test must run, one that did not has failed.

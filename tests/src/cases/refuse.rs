@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use crate::case::{Case, Guest, Host, Platform};
+use crate::case::{Case, Guest, Host, Platform, within};
 use crate::devices::Role;
 use crate::guest::Program;
 use crate::machine::{Output, Script};
@@ -59,7 +59,7 @@ fn refused(host: &mut Host<'_>, prefix: &str, config: &str, code: &str) -> anyho
         "" => command,
         prefix => format!("{prefix} '{}'", command.replace('\'', "'\\''")),
     };
-    let output = host.machine.run(&Script::quick(script))?;
+    let output = host.machine.run(&Script::quick(within(40, &script)))?;
     let Output { status, text } = &output;
     ensure!(
         matches!(status, 1 | 2),
