@@ -133,6 +133,12 @@ pub fn within(seconds: u32, command: &str) -> String {
     )
 }
 
+/// A text without its line breaks: messages are wrapped for their readers.
+#[must_use]
+pub fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A guest that runs longer is ended.
 const GUEST_SECONDS: u32 = 200;
 

@@ -80,7 +80,7 @@ impl Backing {
         self.folder.join("offered")
     }
 
-    /// The emulator's arguments for all devices, each alone in its IOMMU group.
+    /// The emulator's arguments for all devices, each but one alone in its IOMMU group.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let drive = |role, id| {
@@ -106,6 +106,9 @@ impl Backing {
             ("-device", "ide-hd,drive=ahci,bus=sata.0".to_owned()),
             ("-drive", drive(Role::Nvme, "nvme")),
             ("-device", "nvme,drive=nvme,serial=ccvm,addr=0x8".to_owned()),
+            // Functions of one slot without ACS share a group.
+            ("-device", "edu,addr=0x9.0,multifunction=on".to_owned()),
+            ("-device", "e1000,addr=0x9.1,romfile=".to_owned()),
         ]
         .into_iter()
         .flat_map(|(option, value)| [option.to_owned(), value])

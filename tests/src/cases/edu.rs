@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 
-use crate::case::{Case, Guest, Host, Platform};
+use crate::case::{Case, Guest, Host, Platform, in_one_line};
 use crate::devices::Role;
 use crate::guest::Program;
 
@@ -52,8 +52,9 @@ fn too_narrow(host: &mut Host<'_>) -> anyhow::Result<()> {
         "another code:\n{}",
         run.tail()
     );
+    let said = in_one_line(&run.output.text);
     ensure!(
-        run.output.text.contains(message),
+        said.contains(&in_one_line(message)),
         "another message:\n{}",
         run.tail()
     );

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use crate::case::{Case, Guest, Host, Platform, within};
+use crate::case::{Case, Guest, Host, Platform, in_one_line, within};
 use crate::devices::Role;
 use crate::guest::Program;
 use crate::machine::{Output, Script};
@@ -135,5 +135,8 @@ fn no_kvm(host: &mut Host<'_>) -> anyhow::Result<()> {
 
 fn no_permission(host: &mut Host<'_>) -> anyhow::Result<()> {
     let config = good_config(host)?;
-    refused(host, "su nobody -s /bin/sh -c", &config, "CCVM0410").map(drop)
+    let output = refused(host, "su nobody -s /bin/sh -c", &config, "CCVM0115")?;
+    let cause = "no permission to open /dev/kvm";
+    ensure!(in_one_line(&output.text).contains(cause), "{}", output.text);
+    Ok(())
 }

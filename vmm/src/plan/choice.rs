@@ -97,10 +97,13 @@ pub(super) fn widths(
         .map(|bits| bits.min(WIDEST))
         .filter(|bits| *bits >= NARROWEST)
     else {
-        let message = if facts.kvm.is_some() {
-            "how wide a guest-physical space the host's KVM offers is not known, or less than 32 bits"
-        } else {
-            "the host has no KVM, or it could not be asked"
+        let why_not = facts.unknown.iter().find(|fact| fact.starts_with("KVM: "));
+        let message = match (&facts.kvm, why_not) {
+            (Some(_), _) => {
+                "how wide a guest-physical space KVM offers is not known, or under 32 bits"
+            }
+            (None, Some(why)) => &format!("the host offers no {why}"),
+            (None, None) => "the host has no KVM, or it could not be asked",
         };
         let help = "load the kvm module, and give yourself access to /dev/kvm (group kvm)";
         findings.push(Diagnostic::error(Code::NoKvm, message).with_help(help));
