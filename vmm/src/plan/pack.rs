@@ -58,7 +58,14 @@ pub(super) fn pack(space: &Space<'_>, blocks: &[Block]) -> Option<Packing> {
         taken: space.fixed.to_vec(),
         best: None,
     };
+    // Blocks without any gap, as many as possible of them where no DRAM can be.
+    let bytes: u64 = blocks.iter().map(|block| block.size).sum();
+    let barren = space.end.saturating_sub(space.usable.bytes());
+    let floor = bytes.next_multiple_of(space.granule).saturating_sub(barren);
     for partition in partitions(blocks.len()) {
+        if !search.promises(floor, space.usable.as_slice().len()) {
+            break;
+        }
         let clusters: Option<Vec<Cluster>> = partition
             .iter()
             .map(|members| search.cluster(blocks, members))
