@@ -1,7 +1,7 @@
 //! How a shared page is named, by the guest and on the bus.
 
 use crate::addr::{Gpa, Ipa, PAGE_SIZE, PageRange};
-use crate::page_state::PageState;
+use crate::page_state::Visibility;
 
 /// Where the shared name of a page lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +46,11 @@ pub(crate) enum Half {
 }
 
 impl Half {
-    /// Whether a name in this half reaches a page in this state.
-    pub(crate) fn reaches(self, state: PageState) -> bool {
-        match state {
-            PageState::Private => matches!(self, Self::Both | Self::Private),
-            PageState::Shared => matches!(self, Self::Both | Self::Shared),
-            PageState::Converting | PageState::Quarantined => false,
+    /// The name in this half of a page.
+    pub(crate) fn name(self, alias: Alias, gpa: Gpa) -> Ipa {
+        match self {
+            Self::Both | Self::Private => alias.private(gpa),
+            Self::Shared => alias.shared(gpa),
         }
     }
 }
@@ -81,14 +80,12 @@ impl Alias {
         }
     }
 
-    /// The one or two names of a page range that [`Alias::admits`] it.
-    pub(crate) fn names(self, range: PageRange<Gpa>) -> impl Iterator<Item = PageRange<Ipa>> {
-        let private = Some(self.private(range.start()));
-        let shared = Some(self.shared(range.start())).filter(|name| private != Some(*name));
-        private
-            .into_iter()
-            .chain(shared)
-            .filter_map(move |name| range.rebased(name))
+    /// The names of a page range in one of its forms, or `None` when it is not [admitted](Self::admits).
+    pub(crate) fn names(self, range: PageRange<Gpa>, form: Visibility) -> Option<PageRange<Ipa>> {
+        range.rebased(match form {
+            Visibility::Private => self.private(range.start()),
+            Visibility::Shared => self.shared(range.start()),
+        })
     }
 
     /// The pages that a range of names stands for, by half, lowest first.
@@ -137,7 +134,8 @@ mod tests {
             Alias::SharedBit(SharedBit::new(31).unwrap()),
             Alias::SharedBit(SharedBit::new(62).unwrap()),
         ] {
-            for name in alias.names(range) {
+            for form in [Visibility::Private, Visibility::Shared] {
+                let name = alias.names(range, form).unwrap();
                 let pages: Vec<_> = alias.pages(name).collect();
                 assert_eq!(pages.len(), 1);
                 assert_eq!(pages[0].1, range);

@@ -76,6 +76,11 @@ impl Translation {
         self.iova.rebased(self.name)
     }
 
+    /// The IOVA that translates to `name`, which is one of its names.
+    pub(crate) fn iova_of(self, name: Ipa) -> Option<Iova> {
+        self.iova.start().checked_add(name.offset_from(self.name)?)
+    }
+
     /// The part of it in `window`.
     fn cut(self, window: PageRange<Iova>) -> Option<Self> {
         let iova = self.iova.intersection(window)?;
@@ -86,24 +91,20 @@ impl Translation {
 }
 
 impl<'a> Domain<'a> {
-    /// The translations in `window`, cut to it, in order.
-    pub(crate) fn within(
-        self,
-        window: PageRange<Iova>,
-    ) -> impl Iterator<Item = Translation> + use<'a> {
-        let identity = matches!(self, Self::Identity).then(|| Translation {
-            iova: window,
-            name: Ipa::new(window.start().raw()),
-            access: Access::ReadWrite,
-        });
-        let mapped = match self {
-            Self::Translated(map) => Some(map.overlapping(window)),
-            Self::Identity | Self::Blocked => None,
-        };
-        let mapped = mapped.into_iter().flatten();
-        identity
-            .into_iter()
-            .chain(mapped.filter_map(move |translation| translation.cut(window)))
+    /// Calls `each` with the translations in `window`, cut to it, in order.
+    pub(crate) fn visit(self, window: PageRange<Iova>, mut each: impl FnMut(Translation)) {
+        match self {
+            Self::Blocked => {}
+            Self::Identity => each(Translation {
+                iova: window,
+                name: Ipa::new(window.start().raw()),
+                access: Access::ReadWrite,
+            }),
+            Self::Translated(map) => map
+                .overlapping(window)
+                .filter_map(|translation| translation.cut(window))
+                .for_each(each),
+        }
     }
 
     /// The IOVAs that translate to a page of `names`.

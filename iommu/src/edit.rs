@@ -2,7 +2,7 @@
 
 use crate::addr::{Gpa, Iova, PageRange};
 use crate::mapping::{Mapped, Mapping};
-use crate::view::{DmaView, desired};
+use crate::view::{DmaView, extend_with_desired};
 
 /// One change to a host table: one host call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,25 +62,25 @@ impl Edits {
     }
 
     fn cover(&mut self, mapped: &Mapped, view: DmaView<'_>, window: PageRange<Iova>) {
-        // All from here on is still to be compared with what the view calls for.
         let mut from = window.start();
-        let mut end = window.end();
         for have in mapped.overlapping(window) {
-            if is_desired(view, have) {
-                self.map_between(view, from, have.iova.start());
-                from = have.iova.end();
+            self.fill(view, from, have.iova.start());
+            from = have.iova.end();
+            let known = self.maps.len();
+            extend_with_desired(&mut self.maps, view, have.iova);
+            if self.maps.get(known) == Some(&have) {
+                self.maps.truncate(known);
             } else {
-                from = from.min(have.iova.start());
-                end = end.max(have.iova.end());
                 self.unmap(have);
             }
         }
-        self.map_between(view, from, end);
+        self.fill(view, from, window.end());
     }
 
-    fn map_between(&mut self, view: DmaView<'_>, start: Iova, end: Iova) {
+    /// Maps what is wanted where nothing is mapped.
+    fn fill(&mut self, view: DmaView<'_>, start: Iova, end: Iova) {
         if let Ok(gap) = PageRange::from_bounds(start, end) {
-            self.maps.extend(desired(view, gap));
+            extend_with_desired(&mut self.maps, view, gap);
         }
     }
 
@@ -124,9 +124,4 @@ impl Edits {
         now.saturating_sub(self.freed)
             .saturating_add(self.maps.len())
     }
-}
-
-fn is_desired(view: DmaView<'_>, have: Mapping) -> bool {
-    let mut wanted = desired(view, have.iova);
-    wanted.next() == Some(have)
 }

@@ -48,6 +48,14 @@ impl fmt::Display for Mapping {
 }
 
 impl Mapping {
+    /// The part of it in `window`.
+    pub(crate) fn cut(self, window: PageRange<Iova>) -> Option<Self> {
+        let iova = self.iova.intersection(window)?;
+        let skipped = iova.start().offset_from(self.iova.start())?;
+        let gpa = self.gpa.checked_add(skipped)?;
+        Some(Self { iova, gpa, ..self })
+    }
+
     /// Whether it reaches a page of `pages`.
     #[must_use]
     pub fn reaches(self, pages: PageRange<Gpa>) -> bool {
@@ -143,10 +151,9 @@ impl Mapped {
 
     /// Removes the mappings inside `range`.
     pub(crate) fn take_within(&mut self, range: PageRange<Iova>) -> Vec<Mapping> {
+        let mut taken = Vec::new();
         self.entries
-            .take_within(range)
-            .into_iter()
-            .map(mapping)
-            .collect()
+            .take_within(range, |iova, target| taken.push(mapping((iova, target))));
+        taken
     }
 }

@@ -202,9 +202,8 @@ impl<'a> StateView<'a> {
         self,
         range: PageRange<Gpa>,
     ) -> impl Iterator<Item = (PageRange<Gpa>, PageState)> + use<'a> {
-        let overlay = self
-            .overlay
-            .and_then(|(over, state)| Some((over.intersection(range)?, state)));
+        let overlay = self.overlay;
+        let overlay = overlay.and_then(|(over, state)| Some((over.intersection(range)?, state)));
         let (below, above) = match overlay {
             None => (Some(range), None),
             Some((over, _)) => (
@@ -213,10 +212,9 @@ impl<'a> StateView<'a> {
             ),
         };
         let extents = &self.states.extents;
-        let recorded = move |part: Option<PageRange<Gpa>>| {
-            part.into_iter().flat_map(move |part| extents.within(part))
-        };
-        recorded(below).chain(overlay).chain(recorded(above))
+        let below = below.into_iter().flat_map(|part| extents.within(part));
+        let above = above.into_iter().flat_map(|part| extents.within(part));
+        below.chain(overlay).chain(above)
     }
 }
 
@@ -247,8 +245,9 @@ mod tests {
         let mut states = PageStates::new([range(0, 8)], Visibility::Shared).unwrap();
         states.begin(range(2, 4));
         assert_eq!(states.at(Gpa::new(0x2000)), Some(PageState::Converting));
+        let seen: Vec<_> = states.now().within(range(1, 8)).collect();
         assert_eq!(
-            states.now().within(range(1, 8)).collect::<Vec<_>>(),
+            seen,
             [
                 (range(1, 2), PageState::Shared),
                 (range(2, 4), PageState::Converting),

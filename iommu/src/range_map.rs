@@ -4,21 +4,16 @@
 //! page. [`RangeMap::insert`] and [`RangeMap::take_within`] keep extents whole: their boundaries are
 //! part of the record, as with mappings that a host call can only undo as it made them.
 
-use std::collections::BTreeMap;
+mod chunks;
 
+use self::chunks::{Chunks, Extent};
 use crate::addr::{Address, PageRange};
 
 /// Values of disjoint page ranges. Each operation costs `O(log n)` in extents, plus those it visits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RangeMap<A, V> {
-    /// By first address; never overlapping.
-    extents: BTreeMap<A, Extent<A, V>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Extent<A, V> {
-    end: A,
-    value: V,
+    /// Never overlapping.
+    extents: Chunks<A, V>,
 }
 
 /// A new extent would have overlapped one that is there.
@@ -29,7 +24,7 @@ pub struct Overlap;
 impl<A, V> Default for RangeMap<A, V> {
     fn default() -> Self {
         Self {
-            extents: BTreeMap::new(),
+            extents: Chunks::default(),
         }
     }
 }
@@ -44,21 +39,19 @@ impl<A: Address, V: Copy + Eq> RangeMap<A, V> {
     /// Whether no page has a value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.extents.is_empty()
+        self.extents.len() == 0
     }
 
     /// The extent that holds `address`.
     #[must_use]
     pub fn at(&self, address: A) -> Option<(PageRange<A>, V)> {
-        let (&start, extent) = self.extents.range(..=address).next_back()?;
-        (address < extent.end).then(|| (PageRange::between(start, extent.end), extent.value))
+        let below = self.extents.get(self.extents.at_or_below(address)?)?;
+        (address < below.end).then(|| below.parts())
     }
 
     /// All extents, in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (PageRange<A>, V)> {
-        self.extents
-            .iter()
-            .map(|(&start, extent)| (PageRange::between(start, extent.end), extent.value))
+    pub fn iter(&self) -> impl Iterator<Item = (PageRange<A>, V)> + use<'_, A, V> {
+        self.extents.iter_from(None).map(Extent::parts)
     }
 
     /// The extents that share a page with `range`, whole, in order.
@@ -66,12 +59,13 @@ impl<A: Address, V: Copy + Eq> RangeMap<A, V> {
         &self,
         range: PageRange<A>,
     ) -> impl Iterator<Item = (PageRange<A>, V)> + use<'_, A, V> {
-        let first = self
-            .at(range.start())
-            .map_or(range.start(), |(extent, _)| extent.start());
+        let at = self.extents.at_or_below(range.start());
         self.extents
-            .range(first..range.end())
-            .map(|(&start, extent)| (PageRange::between(start, extent.end), extent.value))
+            .iter_from(at)
+            // The one below the range may end before it.
+            .skip_while(move |extent| extent.end <= range.start())
+            .take_while(move |extent| extent.start < range.end())
+            .map(Extent::parts)
     }
 
     /// The extents that share a page with `range`, cut to it, in order.
@@ -88,68 +82,103 @@ impl<A: Address, V: Copy + Eq> RangeMap<A, V> {
     /// # Errors
     /// When a page of `range` already has a value; nothing is changed.
     pub fn insert(&mut self, range: PageRange<A>, value: V) -> Result<(), Overlap> {
-        if let Some((_, below)) = self.extents.range(..range.end()).next_back()
+        let at = self.extents.at_or_below(range.last());
+        if let Some(below) = at.and_then(|at| self.extents.get(at))
             && below.end > range.start()
         {
             return Err(Overlap);
         }
-        let end = range.end();
-        self.extents.insert(range.start(), Extent { end, value });
+        self.extents.insert_above(at, Extent::new(range, value));
         Ok(())
     }
 
-    /// Removes the extents that lie wholly inside `range` and returns them in order.
-    pub fn take_within(&mut self, range: PageRange<A>) -> Vec<(PageRange<A>, V)> {
-        let whole: Vec<_> = self
-            .overlapping(range)
-            .filter(|(extent, _)| range.covers(*extent))
-            .collect();
-        for (extent, _) in &whole {
-            self.extents.remove(&extent.start());
+    /// Removes the extents that lie wholly inside `range`, and hands each over in order.
+    pub fn take_within(&mut self, range: PageRange<A>, mut each: impl FnMut(PageRange<A>, V)) {
+        let mut sticking_out = None;
+        self.extents.take(range.start(), range.end(), |extent| {
+            let (whole, value) = extent.parts();
+            if range.covers(whole) {
+                each(whole, value);
+            } else {
+                sticking_out = Some(extent);
+            }
+        });
+        if let Some(extent) = sticking_out {
+            self.extents.insert(extent);
         }
-        whole
     }
 
     /// Gives every page of `range` this value: cuts the extents that stick out, and merges with
     /// neighbours of equal value.
     pub fn assign(&mut self, range: PageRange<A>, value: V) {
-        let (mut start, mut end) = (range.start(), range.end());
-        if let Some((&left, below)) = self.extents.range_mut(..start).next_back()
-            && below.end >= start
+        let around = self.extents.at_or_below(range.start());
+        if let Some((at, around)) = around.and_then(|at| Some((at, self.extents.get(at)?)))
+            && around.start < range.start()
+            && around.end > range.end()
+        {
+            if around.value != value {
+                self.extents.set_end(at, range.start());
+                self.extents.insert(Extent::new(range, value));
+                let start = range.end();
+                self.extents.insert(Extent { start, ..around });
+            }
+            return;
+        }
+        let end = self.clear_upwards(range, value);
+        let below = self.extents.at_or_below(range.start());
+        if let Some((at, below)) = below.and_then(|at| Some((at, self.extents.get(at)?)))
+            && below.end >= range.start()
         {
             if below.value == value {
-                if below.end >= end {
-                    return;
-                }
-                start = left;
-            } else if below.end > start {
-                let cut = *below;
-                below.end = start;
-                if cut.end > end {
-                    self.extents.insert(end, cut);
-                }
+                self.extents.set_end(at, end.max(below.end));
+                return;
             }
+            self.extents.set_end(at, range.start());
         }
-        while let Some((&inner, &extent)) =
-            self.extents.range(range.start()..range.end()).next_back()
-        {
-            self.extents.remove(&inner);
-            if extent.end > range.end() {
-                if extent.value == value {
-                    end = extent.end;
-                } else {
-                    self.extents.insert(range.end(), extent);
-                }
+        let start = range.start();
+        self.extents.insert(Extent { start, end, value });
+    }
+
+    /// Removes the extents that begin in `range`, and the one beyond it when it has this value. What
+    /// sticks out of the range stays, unless it has this value. Returns where the range would end if
+    /// it were merged with what is gone.
+    fn clear_upwards(&mut self, range: PageRange<A>, value: V) -> A {
+        let end = range.end();
+        let mut last = None;
+        self.extents
+            .take(range.start(), end, |extent| last = Some(extent));
+        if let Some(last) = last.filter(|last| last.end > end) {
+            if last.value == value {
+                return last.end;
             }
+            self.extents.insert(Extent { start: end, ..last });
+            return end;
         }
-        if let Some(right) = self.extents.get(&end)
-            && right.value == value
-        {
-            let merged = right.end;
-            self.extents.remove(&end);
-            end = merged;
+        let right = self
+            .extents
+            .at_or_below(end)
+            .and_then(|at| self.extents.get(at));
+        match right {
+            Some(right) if right.start == end && right.value == value => {
+                self.extents.take(right.start, right.end, drop);
+                right.end
+            }
+            _ => end,
         }
-        self.extents.insert(start, Extent { end, value });
+    }
+}
+
+impl<A: Address, V> Extent<A, V> {
+    fn new(range: PageRange<A>, value: V) -> Self {
+        Self {
+            start: range.start(),
+            end: range.end(),
+            value,
+        }
+    }
+
+    fn parts(self) -> (PageRange<A>, V) {
+        (PageRange::between(self.start, self.end), self.value)
     }
 }
 

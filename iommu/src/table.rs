@@ -230,7 +230,8 @@ impl<T: DmaTable> HostTable<T> {
         if self.health == Health::Sound {
             for &mapping in edits.maps() {
                 let result = self.map(mapping);
-                if self.mapped.at(mapping.iova.start()) == Some(mapping) {
+                // Recorded even after a failure, when it may be there all the same.
+                if result.is_ok() || self.mapped.at(mapping.iova.start()) == Some(mapping) {
                     undo.0.push(Done::Mapped(mapping));
                 }
                 result?;

@@ -2,9 +2,9 @@
 
 use crate::addr::{Iova, PageRange};
 use crate::alias::{Alias, Half};
-use crate::domain::{Domain, Translation};
+use crate::domain::Domain;
 use crate::mapping::Mapping;
-use crate::page_state::{PageState, StateView};
+use crate::page_state::{PageState, StateView, Visibility};
 use crate::reserved::Reserved;
 
 /// The two tables of a domain.
@@ -17,12 +17,21 @@ pub enum Table {
 }
 
 impl Table {
-    fn admits(self, half: Half, state: PageState) -> bool {
-        half.reaches(state)
-            && match self {
-                Self::T0 => state == PageState::Shared,
-                Self::T1 => true,
-            }
+    /// Whether it may show a page in this form.
+    #[must_use]
+    pub const fn admits(self, form: Visibility) -> bool {
+        match (self, form) {
+            (Self::T0 | Self::T1, Visibility::Shared) | (Self::T1, Visibility::Private) => true,
+            (Self::T0, Visibility::Private) => false,
+        }
+    }
+
+    fn shows(self, half: Half, state: PageState) -> bool {
+        match state {
+            PageState::Private => half != Half::Shared && self.admits(Visibility::Private),
+            PageState::Shared => half != Half::Private && self.admits(Visibility::Shared),
+            PageState::Converting | PageState::Quarantined => false,
+        }
     }
 }
 
@@ -46,33 +55,34 @@ pub struct DmaView<'a> {
 /// Both tables of a domain are this function and nothing else: every edit is the difference between
 /// its values before and after an event. Each mapping covers pages of one state, as pages of
 /// different states may have different memory behind them.
-pub fn desired(view: DmaView<'_>, window: PageRange<Iova>) -> impl Iterator<Item = Mapping> {
-    view.domain.within(window).flat_map(move |translation| {
-        let Translation { iova, access, .. } = translation;
-        let names = translation.names().into_iter();
-        let pages = names.flat_map(move |names| view.alias.pages(names));
-        let mut offset = 0;
-        pages.flat_map(move |(half, pages)| {
-            // Halves are adjacent, so each begins in the IOVAs where the one below it ended.
-            let base = iova.start().checked_add(offset);
-            offset = pages.bytes();
-            let extents = view.states.within(pages);
-            extents
-                .filter(move |(_, state)| view.table.admits(half, *state))
-                .filter_map(move |(extent, _)| {
-                    let skipped = extent.start().offset_from(pages.start())?;
-                    Some((extent, extent.rebased(base?.checked_add(skipped)?)?))
-                })
-                .flat_map(move |(extent, iova)| {
-                    view.reserved.carve(iova).filter_map(move |part| {
-                        let skipped = part.start().offset_from(iova.start())?;
-                        Some(Mapping {
-                            iova: part,
-                            gpa: extent.start().checked_add(skipped)?,
-                            access,
-                        })
-                    })
-                })
-        })
-    })
+#[must_use]
+pub fn desired(view: DmaView<'_>, window: PageRange<Iova>) -> Vec<Mapping> {
+    let mut wanted = Vec::new();
+    extend_with_desired(&mut wanted, view, window);
+    wanted
+}
+
+/// Appends what [`desired`] returns.
+pub(crate) fn extend_with_desired(
+    wanted: &mut Vec<Mapping>,
+    view: DmaView<'_>,
+    window: PageRange<Iova>,
+) {
+    view.domain.visit(window, |translation| {
+        let names = translation.names();
+        for (half, pages) in names.into_iter().flat_map(|names| view.alias.pages(names)) {
+            for (extent, state) in view.states.within(pages) {
+                let name = half.name(view.alias, extent.start());
+                let iova = translation.iova_of(name);
+                let iova = iova.and_then(|iova| extent.rebased(iova));
+                if let Some(iova) = iova.filter(|_| view.table.shows(half, state)) {
+                    let gpa = extent.start();
+                    let access = translation.access;
+                    let whole = Mapping { iova, gpa, access };
+                    let parts = view.reserved.carve(iova);
+                    wanted.extend(parts.filter_map(|part| whole.cut(part)));
+                }
+            }
+        }
+    });
 }

@@ -99,12 +99,10 @@ impl GuestMap {
 
     /// Removes the mappings inside `range` and returns them in order.
     pub(crate) fn take_within(&mut self, range: PageRange<Iova>) -> Vec<Translation> {
-        let taken: Vec<Translation> = self
-            .by_iova
-            .take_within(range)
-            .into_iter()
-            .map(translation)
-            .collect();
+        let mut taken = Vec::new();
+        self.by_iova.take_within(range, |iova, target| {
+            taken.push(translation((iova, target)))
+        });
         for mapping in &taken {
             let class = mapping.iova.size_class();
             if let Some(index) = self.by_name.get_mut(&class) {

@@ -72,7 +72,7 @@ impl<T: DmaTable> AddressSpace<T> {
             return Ok(());
         }
         let view = table.view(self.domain_of(table), self.alias, self.states.now());
-        let wanted = joined(desired(view, PageRange::everything()));
+        let wanted = joined(desired(view, PageRange::everything()).into_iter());
         let mut held = joined(table.mapped.iter());
         for at in wanted {
             match held.next() {
@@ -95,18 +95,15 @@ impl<T: DmaTable> AddressSpace<T> {
         let Some(pages) = mapping.iova.rebased(mapping.gpa) else {
             return false;
         };
+        let mut states = self.states.now().within(pages).map(|(_, state)| state);
         self.states.covers(pages)
-            && self
-                .states
-                .now()
-                .within(pages)
-                .all(|(_, state)| match state {
-                    PageState::Shared => true,
-                    PageState::Private => table.spec.table == Table::T1,
-                    PageState::Converting => false,
-                    // Kept in the record where the host would not let go of it.
-                    PageState::Quarantined => table.health == Health::Quarantined,
-                })
+            && states.all(|state| match state {
+                PageState::Shared => true,
+                PageState::Private => table.spec.table == Table::T1,
+                PageState::Converting => false,
+                // Kept in the record where the host would not let go of it.
+                PageState::Quarantined => table.health == Health::Quarantined,
+            })
     }
 }
 

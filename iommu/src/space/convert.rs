@@ -63,12 +63,12 @@ impl<T: DmaTable> AddressSpace<T> {
     ) -> Result<(), ConvertError> {
         let Passage { range, to } = passage;
         self.states.begin(range);
-        let losing = self.plan(range, self.states.now());
+        let losing = self.plan(range, to.other(), self.states.now());
         let mut done = Applied::new();
         if let Err(Failure { table, source }) = self.apply(&losing, &mut done) {
             return Err(self.refuse(passage, Step::Unmap(table), done, source));
         }
-        let gaining = self.plan(range, self.states.after(to));
+        let gaining = self.plan(range, to, self.states.after(to));
         if let Err(Failure { table, source }) = self.find_full(&gaining) {
             return Err(self.refuse(passage, Step::Room(table), done, source));
         }
@@ -91,14 +91,15 @@ impl<T: DmaTable> AddressSpace<T> {
         Ok(())
     }
 
-    /// The edits after which every sound table shows `range` as it is in `states`, and no other table
-    /// shows any of it.
-    fn plan(&self, range: PageRange<Gpa>, states: StateView<'_>) -> Vec<Planned> {
+    /// The edits after which every sound table shows this form of `range` as it is in `states`, and no
+    /// other table shows any of it.
+    fn plan(&self, range: PageRange<Gpa>, form: Visibility, states: StateView<'_>) -> Vec<Planned> {
+        let names = self.alias.names(range, form);
         let edits = self.tables.iter().map(|(&id, table)| match table.health {
             Health::Sound => {
                 let domain = self.domain_of(table);
-                let names = self.alias.names(range);
-                let windows = names.flat_map(|names| domain.iovas(names));
+                let shown = names.filter(|_| table.spec.table.admits(form));
+                let windows = shown.into_iter().flat_map(|names| domain.iovas(names));
                 (id, self.plan_table(table, states, windows))
             }
             // What its domain says is no guide to what a failure has left in it.
@@ -172,7 +173,9 @@ impl<T: DmaTable> AddressSpace<T> {
 
     /// Whether no sound table needs an edit for these pages.
     fn is_settled(&self, range: PageRange<Gpa>) -> bool {
-        self.are_quarantined(&self.plan(range, self.states.now()))
+        [Visibility::Private, Visibility::Shared]
+            .into_iter()
+            .all(|form| self.are_quarantined(&self.plan(range, form, self.states.now())))
     }
 }
 
