@@ -82,6 +82,7 @@ fn launch(mut check: Check, stats: Option<File>, started: Instant) -> ExitCode {
 
     use vmm::stats::Stats;
 
+    check.add(no_confidentiality(&check));
     let planned = planned(&check).map_err(|findings| check.add(findings));
     print_findings(&check);
     let Ok(planned) = planned else {
@@ -108,6 +109,18 @@ fn launch(mut check: Check, stats: Option<File>, started: Instant) -> ExitCode {
         complain(&format!("ccvm: cannot write the statistics: {error}"));
     }
     ExitCode::from(ending.exit_code())
+}
+
+/// What an operator must know of a VM that only looks like a confidential one.
+#[cfg(target_arch = "aarch64")]
+fn no_confidentiality(check: &Check) -> Option<Diagnostic> {
+    let plan = check.outcome.as_ref()?.plan()?;
+    (plan.platform() == vmm::platform::Platform::EmulatedRealm).then(|| {
+        let message = "an emulated Realm gives no confidentiality: this host sees all of the guest";
+        Diagnostic::warning(Code::NoConfidentiality, message)
+            .on(vmm::diagnostic::Place::Vm("platform"))
+            .with_help("use it to test guests and devices, never to protect data")
+    })
 }
 
 /// What is to be launched, with its boot files: nothing has been touched.

@@ -108,6 +108,8 @@ codes! {
     ArchitectureNotRun = 413, "VMs of this architecture cannot be run";
     /// A file for the run's own use cannot be written.
     RunFile = 414, "a file of the run cannot be written";
+    /// The platform only looks like a confidential one.
+    NoConfidentiality = 450, "the VM is not protected from its host";
     /// A device's IOMMU group is not known.
     NoIommuGroup = 510, "a device's IOMMU group is not known";
     /// Another device of the group is the host's.

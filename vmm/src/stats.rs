@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use iommu::Statistics;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -146,9 +147,36 @@ pub struct Exits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Conversions {
     /// Contiguous ranges that were made shared.
-    pub shared: u64,
+    pub shared_extents: u64,
+    /// Pages of 4 KiB that were made shared.
+    pub shared_pages: u64,
     /// Contiguous ranges that were made private.
-    pub private: u64,
+    pub private_extents: u64,
+    /// Pages of 4 KiB that were made private.
+    pub private_pages: u64,
+    /// Conversions that failed and left everything as it was.
+    pub refused: u64,
+    /// Conversions that failed and put pages or devices out of use.
+    pub damaged: u64,
+    /// Mappings made in DMA tables.
+    pub dma_maps: u64,
+    /// Mappings taken out of DMA tables.
+    pub dma_unmaps: u64,
+}
+
+impl From<Statistics> for Conversions {
+    fn from(statistics: Statistics) -> Self {
+        Self {
+            shared_extents: statistics.to_shared.extents,
+            shared_pages: statistics.to_shared.pages,
+            private_extents: statistics.to_private.extents,
+            private_pages: statistics.to_private.pages,
+            refused: statistics.refused,
+            damaged: statistics.damaged,
+            dma_maps: statistics.calls.map,
+            dma_unmaps: statistics.calls.unmap,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -142,6 +142,16 @@ impl BootFiles {
         }
     }
 
+    /// Adds `word` to the command line; returns whether there was room.
+    pub fn append(&mut self, word: &str) -> bool {
+        let separator = if self.cmdline.is_empty() { "" } else { " " };
+        let Ok(cmdline) = checked_cmdline(&format!("{}{separator}{word}", self.cmdline)) else {
+            return false;
+        };
+        self.cmdline = cmdline;
+        true
+    }
+
     /// Finds a place for all of them in `dram`.
     ///
     /// # Errors

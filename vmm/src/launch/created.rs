@@ -16,6 +16,8 @@ use crate::boot::aarch64::Placement;
 use crate::boot::aarch64::fdt::lines;
 use crate::convert::Pages;
 use crate::plan::{MmioLayout, VmPlan};
+use crate::platform::Platform;
+use crate::platform::emulated_realm::RealmVm;
 use crate::run::Output;
 
 use super::line::GicLine;
@@ -47,6 +49,8 @@ pub(super) struct Machine {
     pub(super) console: Console,
     /// The devices of the host that it has.
     pub(super) assigned: Attached,
+    /// What it is to its guest, where that is more than a plain VM.
+    pub(super) realm: Option<RealmVm>,
 }
 
 /// The console of a VM.
@@ -74,6 +78,7 @@ impl Created {
         if !vm.exit_without_syndrome()? {
             tracing::info!("this KVM ends the VM when a guest accesses a device in an odd way");
         }
+        let realm = realm(&vm, &pages, &plan)?;
         let vcpus = vcpus(&vm, plan.vcpus())?;
         let at =
             |range: iommu::PageRange<iommu::Gpa>| Ipa::shared(range.start(), plan.shared_bit());
@@ -101,6 +106,7 @@ impl Created {
                 bus,
                 console,
                 assigned,
+                realm,
             },
         })
     }
@@ -111,6 +117,18 @@ impl Created {
     /// When a file cannot be read any more.
     pub fn load(self) -> Result<Loaded, LaunchError> {
         Loaded::new(self)
+    }
+}
+
+fn realm(vm: &Vm, pages: &Arc<Pages>, plan: &VmPlan) -> Result<Option<RealmVm>, kvm::Error> {
+    match plan.platform() {
+        Platform::EmulatedRealm => RealmVm::new(vm, Arc::clone(pages), plan.ipa_bits()).map(Some),
+        Platform::None
+        | Platform::Cca
+        | Platform::Pkvm
+        | Platform::SwProtected
+        | Platform::Snp
+        | Platform::Tdx => Ok(None),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::assign::AttachError;
 use crate::boot::aarch64::LoadError;
 use crate::convert::PagesError;
 use crate::diagnostic::{Code, Diagnostic};
+use crate::platform::emulated_realm::NotPrivate;
 use crate::run::EventLoopError;
 
 /// What went wrong on the way to a running VM.
@@ -43,6 +44,12 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// What was loaded makes no range of pages: a bug in its placement.
+    #[error("a loaded file is not at a page")]
+    Measured(#[source] iommu::addr::RangeError),
+    /// What was loaded cannot be measured: a bug, too.
+    #[error("cannot measure what was loaded")]
+    Measure(#[source] NotPrivate),
     /// The event loop cannot be set up.
     #[error(transparent)]
     EventLoop(#[from] EventLoopError),

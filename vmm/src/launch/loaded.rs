@@ -1,9 +1,15 @@
 //! The third stage: the guest's memory holds what it boots.
 
+use iommu::{PAGE_SIZE, PageRange};
+
+use crate::boot::BootFiles;
 use crate::boot::aarch64::fdt::{self, Board, Chosen, PsciConduit, SEED_BYTES};
-use crate::boot::aarch64::load;
+use crate::boot::aarch64::placement::FDT_BYTES;
+use crate::boot::aarch64::{Placement, load};
+use crate::boot::initrd::Initrd;
 use crate::plan::VmPlan;
 use crate::platform::Platform;
+use crate::platform::emulated_realm::RealmVm;
 
 use super::created::Machine;
 use super::{Created, Finalized, LaunchError};
@@ -16,7 +22,9 @@ pub struct Loaded {
 
 impl Loaded {
     pub(super) fn new(created: Created) -> Result<Self, LaunchError> {
-        let tree = device_tree(&created)?;
+        let seed = seed().map_err(LaunchError::host("get random numbers"))?;
+        let tree = device_tree(&created, &seed)?;
+        let unseeded = device_tree(&created, &[0; SEED_BYTES])?;
         let Created {
             plan,
             mut files,
@@ -25,6 +33,9 @@ impl Loaded {
             ..
         } = created;
         load(machine.pages.ram().memory(), &mut files, tree, placement)?;
+        if let Some(realm) = &machine.realm {
+            measure(realm, &files, placement, &unseeded)?;
+        }
         if let Some(boot) = machine.vcpus.first() {
             boot.set_pc(placement.kernel.raw())?;
             boot.set_x(0, placement.fdt.raw())?;
@@ -42,7 +53,28 @@ impl Loaded {
     }
 }
 
-fn device_tree(created: &Created) -> Result<Vec<u8>, LaunchError> {
+/// What the guest starts from goes into its initial measurement: the device tree, with the command
+/// line in it, but without the random numbers that it has, so that the value can be foretold.
+fn measure(
+    realm: &RealmVm,
+    files: &BootFiles,
+    placement: Placement,
+    tree: &[u8],
+) -> Result<(), LaunchError> {
+    let initrd = files.initrd.as_ref().map(Initrd::bytes);
+    let initrd = placement.initrd.zip(initrd);
+    let kernel = Some((placement.kernel, files.kernel.memory_bytes()));
+    for (start, bytes) in kernel.into_iter().chain(initrd) {
+        let range = PageRange::new(start, bytes.next_multiple_of(PAGE_SIZE));
+        let range = range.map_err(LaunchError::Measured)?;
+        realm.measure(range).map_err(LaunchError::Measure)?;
+    }
+    let range = PageRange::new(placement.fdt, FDT_BYTES).map_err(LaunchError::Measured)?;
+    realm.measure_content(range, tree);
+    Ok(())
+}
+
+fn device_tree(created: &Created, seed: &[u8; SEED_BYTES]) -> Result<Vec<u8>, LaunchError> {
     let affinities = created
         .machine
         .vcpus
@@ -59,11 +91,8 @@ fn device_tree(created: &Created) -> Result<Vec<u8>, LaunchError> {
     let initrd = created.files.initrd.as_ref();
     let chosen = Chosen {
         cmdline: &created.files.cmdline,
-        initrd: created
-            .placement
-            .initrd
-            .zip(initrd.map(crate::boot::initrd::Initrd::bytes)),
-        seed: &seed().map_err(LaunchError::host("get random numbers"))?,
+        initrd: created.placement.initrd.zip(initrd.map(Initrd::bytes)),
+        seed,
     };
     fdt::write(&board, &chosen).map_err(LaunchError::Fdt)
 }

@@ -8,6 +8,7 @@ use crate::boot::aarch64::Placement;
 use crate::config::spec::BootSpec;
 use crate::diagnostic::Diagnostic;
 use crate::plan::VmPlan;
+use crate::platform::{Platform, emulated_realm};
 
 use super::{Created, LaunchError};
 
@@ -28,7 +29,8 @@ impl Planned {
     /// Everything that is wrong with the devices, or else with the files.
     pub fn new(plan: VmPlan, boot: &BootSpec) -> Result<Self, Vec<Diagnostic>> {
         assign::check(&plan, Path::new(SYSFS))?;
-        let files = BootFiles::open(boot)?;
+        let mut files = BootFiles::open(boot)?;
+        complete_cmdline(&plan, &mut files);
         let placement = files.place(plan.dram())?;
         Ok(Self {
             plan,
@@ -43,5 +45,19 @@ impl Planned {
     /// When KVM or the host refuse.
     pub fn create(self) -> Result<Created, LaunchError> {
         Created::new(self)
+    }
+}
+
+/// Adds to the command line what a guest of this platform needs for its devices.
+fn complete_cmdline(plan: &VmPlan, files: &mut BootFiles) {
+    if plan.platform() != Platform::EmulatedRealm || plan.devices().is_empty() {
+        return;
+    }
+    let memory = plan.dram().iter().map(|range| range.bytes()).sum();
+    if let Some(word) = emulated_realm::cmdline::addition(&files.cmdline, memory) {
+        match files.append(&word) {
+            true => tracing::info!("added {word} to the kernel's command line"),
+            false => tracing::warn!("no room for {word} on the kernel's command line"),
+        }
     }
 }

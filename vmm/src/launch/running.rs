@@ -8,6 +8,7 @@ use kvm::aarch64::Gic;
 
 use crate::assign::Attached;
 use crate::convert::Pages;
+use crate::platform::emulated_realm::RealmVm;
 use crate::run::{
     ConsoleInput, EndOfRun, Ending, EventLoop, Output, RawTerminal, Signals, is_ours,
 };
@@ -49,6 +50,7 @@ impl Running {
             bus,
             console,
             assigned,
+            realm,
         } = machine;
         let end = Arc::new(EndOfRun::new().map_err(LaunchError::host("make an event"))?);
         let mut events = EventLoop::new(Arc::clone(&end))?;
@@ -77,7 +79,7 @@ impl Running {
         for (index, vcpu) in vcpus.into_iter().enumerate() {
             let processor = Processor {
                 vcpu,
-                calls: None,
+                calls: realm.as_ref().map(RealmVm::calls),
                 world: Arc::clone(&world),
             };
             let thread = VcpuThread::spawn(index, processor);
@@ -102,9 +104,10 @@ impl Running {
         let guest = guest
             .iter()
             .map(|slot| slot.host..slot.host.saturating_add(slot.bytes));
-        let report = self
+        let mut report = self
             .stats
             .report(ending.name(), own_memory(&guest.collect::<Vec<_>>()));
+        report.conversions = Some(self.pages.statistics().into());
         if !self.output.finish(LAST_OUTPUT) {
             tracing::warn!("the last console output was not taken");
         }

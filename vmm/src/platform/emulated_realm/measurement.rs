@@ -163,6 +163,12 @@ impl<M: RealmMemory> Realm<M> {
         Ok(())
     }
 
+    /// Measures `content` as what was loaded into `range`.
+    pub fn measure_content(&self, range: PageRange<Gpa>, content: &[u8]) {
+        let digest = self.config.hash.digest(&[content]);
+        self.measurements().load(range, &digest);
+    }
+
     /// x1: the index; returns the digest in x1 to x8.
     pub(super) fn measurement_read(&self, arguments: &Arguments) -> Reply {
         match self.measurements().at(arguments[0]) {

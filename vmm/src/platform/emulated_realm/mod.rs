@@ -11,6 +11,7 @@
 //! pages are converted; [`RealmMemory`] does. Errors are the ones that an RMM gives: checked against
 //! the source of TF-RMM, function by function.
 
+pub mod cmdline;
 mod config;
 mod host_call;
 mod measurement;
@@ -19,8 +20,10 @@ pub mod rsi;
 #[cfg(test)]
 mod tests;
 mod token;
+#[cfg(target_arch = "aarch64")]
+mod vm;
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use iommu::{Gpa, PageRange};
 
@@ -29,6 +32,8 @@ use measurement::Measurements;
 pub use ripas::{Response, Ripas, RipasChange, RipasProgress};
 use rsi::{Arguments, Function, Reply};
 use token::{Attester, TokenState};
+#[cfg(target_arch = "aarch64")]
+pub use vm::RealmVm;
 
 /// Guest memory as the RMM sees it. Each call is one step that no conversion can divide.
 pub trait RealmMemory {
@@ -51,8 +56,24 @@ pub trait RealmMemory {
     fn write_private(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotPrivate>;
 }
 
+impl<M: RealmMemory> RealmMemory for Arc<M> {
+    fn ripas(&self, range: PageRange<Gpa>) -> (Gpa, Ripas) {
+        (**self).ripas(range)
+    }
+    fn set_ripas(&self, range: PageRange<Gpa>, change: RipasChange) -> RipasProgress {
+        (**self).set_ripas(range, change)
+    }
+    fn read_private(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), NotPrivate> {
+        (**self).read_private(at, bytes)
+    }
+    fn write_private(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotPrivate> {
+        (**self).write_private(at, bytes)
+    }
+}
+
 /// The memory is not private guest memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not all of it is private memory of the VM")]
 pub struct NotPrivate;
 
 /// One emulated Realm.
