@@ -91,7 +91,7 @@ impl Backing {
         };
         // The emulator is the peer: it starts a program for each of the guest's connections.
         let net = format!(
-            "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:4001-cmd:dd of={},\
+            "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:4001-cmd:dd bs=64k status=none of={},\
              guestfwd=tcp:10.0.2.100:4002-cmd:cat {}",
             self.received().display(),
             self.offered().display()

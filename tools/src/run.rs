@@ -166,5 +166,6 @@ fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(style() == Style::Coloured)
         .init();
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context as _, ensure};
 
-use crate::case::{Case, Guest, Host, Platform};
+use crate::case::{Case, Guest, Host, Platform, Run};
 use crate::devices::Role;
 use crate::digest;
 use crate::guest::Step;
@@ -14,6 +14,11 @@ pub(super) const CASES: &[Case] = &[
         name: "a_32_bit_network_card_gets_ipa_32_and_carries_traffic_in_a_realm",
         needs: &[Role::Nic],
         run: at_the_planned_size,
+    },
+    Case {
+        name: "the_same_card_carries_traffic_in_a_plain_vm",
+        needs: &[Role::Nic],
+        run: in_a_plain_vm,
     },
     Case {
         name: "the_same_card_fails_at_ipa_36",
@@ -40,13 +45,32 @@ fn guest() -> Guest {
 }
 
 fn at_the_planned_size(host: &mut Host<'_>) -> anyhow::Result<()> {
-    let backing = host.backing()?;
+    host.backing()?;
     host.bind(&[Role::Nic])?;
     host.expect_plan(&guest(), 32, Role::Nic)?;
+    let run = carries_traffic(host, &guest())?;
+    run.expect("rsi", "1.0")
+}
+
+fn in_a_plain_vm(host: &mut Host<'_>) -> anyhow::Result<()> {
+    host.backing()?;
+    host.bind(&[Role::Nic])?;
+    let run = carries_traffic(
+        host,
+        &Guest {
+            platform: Platform::None,
+            ..guest()
+        },
+    )?;
+    run.expect("rsi", "")
+}
+
+/// Boots a guest whose card brings its link up and moves 1 MiB each way, intact.
+fn carries_traffic(host: &mut Host<'_>, guest: &Guest) -> anyhow::Result<Run> {
+    let backing = host.backing()?;
     fs::write(backing.received(), "").context("cannot empty the peer's file")?;
-    let run = host.boot(&guest())?;
+    let run = host.boot(guest)?;
     run.expect_status(0)?;
-    run.expect("rsi", "1.0")?;
     run.expect("net_up", "0")?;
     run.expect("carrier", "1")?;
     let received = fs::read(backing.received()).context("cannot read what the peer received")?;
@@ -57,7 +81,8 @@ fn at_the_planned_size(host: &mut Host<'_>) -> anyhow::Result<()> {
     );
     run.expect("sent_sha256", &digest::sha256(&received)?)?;
     let offered = fs::read(backing.offered()).context("cannot read what the peer sent")?;
-    run.expect("fetched_sha256", &digest::sha256(&offered)?)
+    run.expect("fetched_sha256", &digest::sha256(&offered)?)?;
+    Ok(run)
 }
 
 fn at_a_size_too_wide(host: &mut Host<'_>) -> anyhow::Result<()> {
