@@ -86,6 +86,14 @@ fn there_and_back(host: &mut Host<'_>) -> anyhow::Result<()> {
         host.machine.read(&driver)? == "vfio-pci",
         "the device is not with vfio-pci"
     );
+    let facts = host.ccvm("host --json")?;
+    let facts: Value = serde_json::from_str(&facts.text).context("ccvm host printed no JSON")?;
+    let mut devices = facts["devices"].as_array().into_iter().flatten();
+    let disk = devices
+        .find(|device| device["pci"] == address.as_str())
+        .context("the disk is not among the devices")?;
+    // Bit 31 of the CAP register, S64A, is set in QEMU's and in every recent AHCI.
+    ensure!(disk["register_dma_bits"] == 64, "{disk}");
     host.unbind(&[Role::Ahci])?;
     let (driver_after, masks_after) = (host.machine.read(&driver)?, host.machine.read(&masks)?);
     ensure!(

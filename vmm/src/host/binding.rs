@@ -18,6 +18,7 @@ use super::class::is_bridge;
 use super::dependents::dependents;
 use super::facts::{DeviceFacts, PciAddress};
 use super::function::{self, has_own_driver, is_vfio};
+use super::register;
 use super::remembered::{self, Remembered};
 use super::roots::{Roots, attribute, link_name};
 use crate::diagnostic::{Code, Diagnostic};
@@ -41,6 +42,9 @@ pub trait Kernel {
 
     /// Whether something, most likely a VM, has the group open.
     fn group_is_open(&self, group: u32) -> bool;
+
+    /// The DMA width that a register of a device on VFIO tells, where it has one that can be read.
+    fn register_dma_bits(&self, device: &DeviceFacts) -> Option<u8>;
 }
 
 /// The kernel that runs this process.
@@ -62,6 +66,10 @@ impl Kernel for ThisKernel {
             .write(true)
             .open(format!("/dev/vfio/{group}"));
         opened.is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy)
+    }
+
+    fn register_dma_bits(&self, device: &DeviceFacts) -> Option<u8> {
+        register::read(&Roots::this_host(), device)
     }
 }
 
@@ -118,6 +126,9 @@ impl<'a> Binder<'a> {
         if let Err(reason) = self.move_to_vfio(&device) {
             let left = self.put_back(&device, &former);
             return Err(refused(pci, "bound to vfio-pci", &reason, &left));
+        }
+        if let Some(bits) = self.kernel.register_dma_bits(&device) {
+            self.note_register(&device, bits);
         }
         Ok(self.moved(&device, group, Some(VFIO_PCI.to_owned())))
     }
@@ -213,6 +224,7 @@ impl<'a> Binder<'a> {
             driver: device.driver.clone().filter(|_| own),
             dma_mask_bits: device.dma_mask_bits.filter(|_| own),
             coherent_dma_mask_bits: device.coherent_dma_mask_bits.filter(|_| own),
+            register_dma_bits: None,
         };
         remembered::remember(self.roots, device.pci, &note).map_err(|error| {
             let state = self.roots.state.display();
@@ -224,6 +236,14 @@ impl<'a> Binder<'a> {
                 .about(device.pci)
                 .with_help("run as root, or name another directory in CCVM_STATE_DIR")
         })
+    }
+
+    /// Adds a width to the note. The device is where it should be, so failing is no reason to refuse.
+    fn note_register(&self, device: &DeviceFacts, bits: u8) {
+        if let Some(mut note) = self.noted(device) {
+            note.register_dma_bits = Some(bits);
+            let _ = remembered::remember(self.roots, device.pci, &note);
+        }
     }
 
     fn move_to_vfio(&self, device: &DeviceFacts) -> Result<(), String> {

@@ -49,7 +49,7 @@ pub(super) fn read(
         driver,
         dma_mask_bits: masks.streaming,
         coherent_dma_mask_bits: masks.coherent,
-        register_dma_bits: None,
+        register_dma_bits: note.as_ref().and_then(|note| note.register_dma_bits),
         tdisp_dma_bits: None,
         bars: bars(&directory, pci, unknown),
         reserved_regions: Vec::new(),

@@ -159,7 +159,9 @@ fn group_facts(
     let mut drivers = drivers.iter().flatten();
     let on_vfio = drivers.clone().any(|driver| function::is_vfio(driver));
     // A bridge in the group keeps its driver; any other host driver makes the group unusable.
-    let free = drivers.all(|driver| function::is_vfio(driver) || driver == "pcieport");
+    let free = drivers.all(|driver| {
+        function::is_vfio(driver) || matches!(driver.as_str(), "pcieport" | "pci-stub")
+    });
     let iova = (on_vfio && free).then(|| ask(group)).and_then(|answer| {
         answer
             .map_err(|reason| {

@@ -11,6 +11,7 @@ mod live;
 mod parse;
 #[cfg(test)]
 mod recorded;
+mod register;
 mod remembered;
 mod roots;
 

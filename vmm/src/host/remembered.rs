@@ -1,5 +1,6 @@
 //! What a device was before it was handed to VFIO: its driver, and the DMA masks that the driver had
-//! set. sysfs forgets a mask when the device is enumerated again; this note does not.
+//! set; and what a register of it says of its width. sysfs forgets a mask when the device is enumerated
+//! again; this note does not.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,6 +23,9 @@ pub(super) struct Remembered {
     pub(super) dma_mask_bits: Option<u8>,
     /// The coherent mask that this driver had set.
     pub(super) coherent_dma_mask_bits: Option<u8>,
+    /// What a register of the device says, read when it had just come to VFIO.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) register_dma_bits: Option<u8>,
 }
 
 /// The note on a device, when there is one that is whole and about this very card.
@@ -32,8 +36,15 @@ pub(super) fn recall(
 ) -> Option<Remembered> {
     let text = attribute(&path(roots, pci)).ok()?;
     let note: Remembered = serde_json::from_str(&text).ok()?;
-    let valid = |bits: Option<u8>| bits.is_none_or(|bits| (1..=64).contains(&bits));
-    let sound = valid(note.dma_mask_bits) && valid(note.coherent_dma_mask_bits);
+    let widths = [
+        note.dma_mask_bits,
+        note.coherent_dma_mask_bits,
+        note.register_dma_bits,
+    ];
+    let sound = widths
+        .into_iter()
+        .flatten()
+        .all(|bits| (1..=64).contains(&bits));
     (sound && (note.vendor, note.device) == (vendor, device)).then_some(note)
 }
 

@@ -15,6 +15,7 @@ struct Driver<'a> {
     /// Attributes whose writing fails.
     broken: BTreeSet<&'static str>,
     open: bool,
+    register: Option<u8>,
     writes: RefCell<Vec<String>>,
 }
 
@@ -25,6 +26,7 @@ impl<'a> Driver<'a> {
             native: "e1000",
             broken: BTreeSet::new(),
             open: false,
+            register: None,
             writes: RefCell::default(),
         }
     }
@@ -70,6 +72,10 @@ impl Kernel for Driver<'_> {
 
     fn group_is_open(&self, _group: u32) -> bool {
         self.open
+    }
+
+    fn register_dma_bits(&self, _device: &DeviceFacts) -> Option<u8> {
+        self.register
     }
 }
 
@@ -307,4 +313,17 @@ fn a_device_that_the_host_depends_on_is_taken_only_by_force() {
     assert!(error.message.contains("routes through eth0"), "{error}");
     assert_eq!(*kernel.writes.borrow(), Vec::<String>::new());
     assert!(binder.bind(nic(), HostUse::Override).is_ok());
+}
+
+#[test]
+fn a_width_that_the_device_tells_is_among_its_facts_while_it_is_away() {
+    let tree = host_with_a_card(Some("e1000"));
+    let mut kernel = Driver::new(&tree);
+    kernel.register = Some(64);
+    let binder = Binder::new(tree.roots(), &kernel);
+    binder.bind(nic(), HostUse::Respect).unwrap();
+    assert_eq!(binder.find(nic()).unwrap().register_dma_bits, Some(64));
+    assert_eq!(binder.find(nic()).unwrap().dma_mask_bits, Some(32));
+    binder.unbind(nic()).unwrap();
+    assert_eq!(binder.find(nic()).unwrap().register_dma_bits, None);
 }
