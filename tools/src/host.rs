@@ -53,10 +53,14 @@ fn kvm_verdict(facts: &HostFacts) -> String {
     match &facts.kvm {
         None => "not usable: 'ccvm run' will not work, 'ccvm check' will".to_owned(),
         Some(kvm) => format!(
-            "api {}, {}, platforms: {}",
+            "api {}, {}, platforms: {}{}",
             kvm.api,
             address_bits(facts.arch, kvm),
-            platforms(kvm)
+            platforms(kvm),
+            match facts.arch {
+                Arch::Aarch64 => "",
+                Arch::X86_64 => "; this ccvm plans for them and runs arm64 VMs only",
+            }
         ),
     }
 }
