@@ -7,6 +7,8 @@
 
 pub mod bus;
 pub mod irq;
+pub mod pair;
+pub mod panic;
 pub mod passthrough;
 pub mod pci;
 pub mod rate_limit;

@@ -43,7 +43,10 @@ pub(crate) fn main(args: &Args, started: Instant) -> ExitCode {
     let options = PlanOptions {
         override_ipa_bits: args.override_ipa_bits,
     };
-    let mut check = Check::of_file(&args.config, Ok(vmm::host::read()), options);
+    let facts = vmm::host::read();
+    tracing::info!("host facts read");
+    let mut check = Check::of_file(&args.config, Ok(facts), options);
+    tracing::info!("planned");
     let stats = match &args.stats {
         Some(path) => match File::create(path) {
             Ok(file) => Some(file),

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use devices::bus::Bus;
+use devices::pair::Pair;
+use devices::panic::PanicNotifier;
 use devices::rtc::Rtc;
 use devices::serial::Serial;
 use kvm::aarch64::{Gic, GicLayout, PowerState, Vcpu};
@@ -13,12 +15,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::assign::{Assigned, Attached};
 use crate::boot::BootFiles;
 use crate::boot::aarch64::Placement;
-use crate::boot::aarch64::fdt::lines;
+use crate::boot::aarch64::fdt::{PANIC_OFFSET, lines};
 use crate::convert::Pages;
 use crate::plan::{MmioLayout, VmPlan};
 use crate::platform::Platform;
 use crate::platform::emulated_realm::RealmVm;
-use crate::run::Output;
+use crate::run::{EndOfRun, Ending, Output};
 
 use super::line::GicLine;
 use super::planned::SYSFS;
@@ -51,6 +53,8 @@ pub(super) struct Machine {
     pub(super) assigned: Attached,
     /// What it is to its guest, where that is more than a plain VM.
     pub(super) realm: Option<RealmVm>,
+    /// Where its end is noted.
+    pub(super) end: Arc<EndOfRun>,
 }
 
 /// The console of a VM.
@@ -75,6 +79,7 @@ impl Created {
         let pages = Arc::new(Pages::new(&plan)?);
         let vm = Vm::create(plan.ipa_bits())?;
         vm.add_ram(pages.ram())?;
+        tracing::info!(ipa_bits = vm.ipa_bits(), "VM and its memory created");
         if !vm.exit_without_syndrome()? {
             tracing::info!("this KVM ends the VM when a guest accesses a device in an odd way");
         }
@@ -89,10 +94,12 @@ impl Created {
         };
         let gic = Gic::create(&vm, layout, lines::COUNT)?;
         let mut bus = Bus::default();
-        let console = console(&vm, &mmio, &mut bus)?;
+        let end = Arc::new(EndOfRun::new().map_err(LaunchError::host("make an event"))?);
+        let console = console(&vm, &mmio, &mut bus, &end)?;
         bus.insert(mmio.rtc, Arc::new(Mutex::new(Rtc::new())))?;
         assigned.connect(&pages)?;
         let assigned = assigned.attach(&plan, &vm, &mut bus)?;
+        tracing::info!(vcpus = vcpus.len(), "devices created");
         Ok(Self {
             plan,
             mmio,
@@ -107,6 +114,7 @@ impl Created {
                 console,
                 assigned,
                 realm,
+                end,
             },
         })
     }
@@ -145,7 +153,13 @@ fn vcpus(vm: &Vm, count: u32) -> Result<Vec<Vcpu>, kvm::Error> {
         .collect()
 }
 
-fn console(vm: &Vm, mmio: &MmioLayout, bus: &mut Bus) -> Result<Console, LaunchError> {
+/// The serial port, and in the same page the notifier by which a guest that panics ends the run.
+fn console(
+    vm: &Vm,
+    mmio: &MmioLayout,
+    bus: &mut Bus,
+    end: &Arc<EndOfRun>,
+) -> Result<Console, LaunchError> {
     let drained = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::host("make an event"))?;
     let wanted = drained
         .try_clone()
@@ -155,7 +169,11 @@ fn console(vm: &Vm, mmio: &MmioLayout, bus: &mut Bus) -> Result<Console, LaunchE
     let line = GicLine::new(vm, lines::SERIAL);
     let serial = Serial::new(Arc::new(line), Box::new(output.writer()), wanted);
     let serial = Arc::new(Mutex::new(serial));
-    bus.insert(mmio.serial, Arc::<Mutex<Serial>>::clone(&serial))?;
+    let end = Arc::clone(end);
+    let notifier = PanicNotifier::new(move || end.end(Ending::Crash));
+    let port = Arc::<Mutex<Serial>>::clone(&serial);
+    let page = Pair::new(port, PANIC_OFFSET, Arc::new(Mutex::new(notifier)));
+    bus.insert(mmio.serial, Arc::new(Mutex::new(page)))?;
     Ok(Console {
         serial,
         output,

@@ -32,6 +32,7 @@ impl Planned {
         let mut files = BootFiles::open(boot)?;
         complete_cmdline(&plan, &mut files);
         let placement = files.place(plan.dram())?;
+        tracing::info!("boot files are good");
         Ok(Self {
             plan,
             files,

@@ -51,8 +51,8 @@ impl Running {
             console,
             assigned,
             realm,
+            end,
         } = machine;
-        let end = Arc::new(EndOfRun::new().map_err(LaunchError::host("make an event"))?);
         let mut events = EventLoop::new(Arc::clone(&end))?;
         let signals = Signals::watch(Arc::clone(&end));
         events.add(signals.map_err(LaunchError::host("watch for signals"))?);

@@ -62,6 +62,9 @@ pub struct Chosen<'a> {
     pub seed: &'a [u8; SEED_BYTES],
 }
 
+/// Where in the page of the serial port the panic notifier answers.
+pub const PANIC_OFFSET: u64 = 0x800;
+
 /// How much randomness a kernel gets: 8 bytes for its layout, the rest for its generator.
 pub const SEED_BYTES: usize = 72;
 
@@ -97,6 +100,7 @@ pub fn write(board: &Board<'_>, chosen: &Chosen<'_>) -> FdtWriterResult<Vec<u8>>
     interrupt_controller(&mut fdt, board.mmio)?;
     clock(&mut fdt)?;
     serial(&mut fdt, board.mmio)?;
+    panic_notifier(&mut fdt, board.mmio)?;
     rtc(&mut fdt, board.mmio)?;
     if !board.pci_windows.is_empty() {
         pci(&mut fdt, board)?;
@@ -211,12 +215,20 @@ fn serial(fdt: &mut FdtWriter, mmio: &MmioLayout) -> FdtWriterResult<()> {
     const CLOCK_HZ: u32 = 1_843_200;
     let node = fdt.begin_node(&name("serial", mmio.serial))?;
     fdt.property_string("compatible", "ns16550a")?;
-    fdt.property_array_u64("reg", &reg(mmio.serial))?;
+    fdt.property_array_u64("reg", &[mmio.serial.start().raw(), PANIC_OFFSET])?;
     fdt.property_u32("reg-shift", 0)?;
     fdt.property_u32("reg-io-width", 1)?;
     fdt.property_u32("clock-frequency", CLOCK_HZ)?;
     fdt.property_u32("current-speed", 115_200)?;
     fdt.property_array_u32("interrupts", &[SPI, lines::SERIAL, EDGE_RISING])?;
+    fdt.end_node(node)
+}
+
+fn panic_notifier(fdt: &mut FdtWriter, mmio: &MmioLayout) -> FdtWriterResult<()> {
+    let at = mmio.serial.start().raw().saturating_add(PANIC_OFFSET);
+    let node = fdt.begin_node(&format!("pvpanic@{at:x}"))?;
+    fdt.property_string("compatible", "qemu,pvpanic-mmio")?;
+    fdt.property_array_u64("reg", &[at, 2])?;
     fdt.end_node(node)
 }
 

@@ -154,6 +154,14 @@ fn interrupts_reach_the_gic_and_messages_the_its() {
 }
 
 #[test]
+fn the_panic_notifier_shares_the_page_of_the_serial_port() {
+    let tree = tree(PsciConduit::Hvc, &[], None);
+    let port = tree.numbers("/serial@9000000/reg");
+    assert_eq!(port, [0x900_0000, 0x800]);
+    assert_eq!(tree.numbers("/pvpanic@9000800/reg"), [0x900_0800, 2]);
+}
+
+#[test]
 fn pci_windows_and_pins_are_those_of_the_plan() {
     let windows = [
         PciWindow {
