@@ -44,9 +44,10 @@ impl Assigned {
             return Ok(assigned);
         }
         let container = Container::open().map_err(|error| refusal::of_container(&error))?;
-        for (device, place) in plan.devices().iter().zip(places(plan, sysfs)) {
+        let devices = plan.devices().iter().enumerate();
+        for ((index, device), place) in devices.zip(places(plan, sysfs)) {
             let function = Function::open(&container, &place)
-                .map_err(|error| refusal::of_device(device.pci, &error))?;
+                .map_err(|error| refusal::of_device(index, device.pci, &error))?;
             reset(device, &function);
             let opened = Arc::new(Device::new(function));
             assigned.devices.push((device.clone(), opened));
@@ -63,11 +64,13 @@ fn places(plan: &VmPlan, sysfs: &Path) -> Vec<Sysfs> {
 }
 
 fn refuse_unfit(devices: &[PlannedDevice], places: &[Sysfs]) -> Result<(), Vec<Diagnostic>> {
-    let checked = devices.iter().zip(places);
-    let refusals: Vec<Diagnostic> = checked
-        .filter_map(|(device, place)| {
+    let refusals: Vec<Diagnostic> = devices
+        .iter()
+        .zip(places)
+        .enumerate()
+        .filter_map(|(index, (device, place))| {
             let error = Function::check(place).err()?;
-            Some(refusal::of_device(device.pci, &error))
+            Some(refusal::of_device(index, device.pci, &error))
         })
         .collect();
     if refusals.is_empty() {

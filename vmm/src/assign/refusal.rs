@@ -3,7 +3,7 @@
 use vfio::{ContainerError, OpenError};
 
 use super::chain;
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::host::facts::PciAddress;
 
 /// Why there is no VFIO.
@@ -27,8 +27,8 @@ pub(super) fn of_container(error: &ContainerError) -> Diagnostic {
     Diagnostic::error(code, chain(error)).with_help(help)
 }
 
-/// Why this device is not free.
-pub(super) fn of_device(pci: PciAddress, error: &OpenError) -> Diagnostic {
+/// Why this device, the `index`th of the config, is not free.
+pub(super) fn of_device(index: usize, pci: PciAddress, error: &OpenError) -> Diagnostic {
     let (code, help) = match error {
         OpenError::Missing(_) => (
             Code::DeviceAbsent,
@@ -68,6 +68,7 @@ pub(super) fn of_device(pci: PciAddress, error: &OpenError) -> Diagnostic {
     };
     Diagnostic::error(code, chain(error))
         .about(pci)
+        .on(Place::Device(index, Some("pci")))
         .with_help(help)
 }
 
@@ -87,7 +88,7 @@ mod tests {
             function: "0000:00:04.0".to_owned(),
             driver: "e1000".to_owned(),
         };
-        let refusal = of_device(pci(), &error);
+        let refusal = of_device(0, pci(), &error);
         assert_eq!(refusal.code, Code::DeviceNotBound);
         assert_eq!(
             refusal.message,
@@ -108,7 +109,7 @@ mod tests {
             group: "7".to_owned(),
             members: vec![member("0000:00:04.1"), member("0000:00:04.2")],
         };
-        let refusal = of_device(pci(), &error);
+        let refusal = of_device(0, pci(), &error);
         assert_eq!(refusal.code, Code::GroupNotViable);
         assert!(
             refusal
