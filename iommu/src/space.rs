@@ -26,7 +26,7 @@ pub use redirect::RedirectError;
 pub use translate::{DomainError, EditError, MAX_TRANSLATIONS, MapError, UnmapError};
 
 /// The DMA address space of a VM.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AddressSpace<T> {
     alias: Alias,
     states: PageStates,

@@ -170,7 +170,7 @@ enum Done {
 }
 
 /// A host table and the exact record of what it holds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct HostTable<T> {
     pub(crate) host: T,
     pub(crate) spec: TableSpec,
