@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use iommu::{Gpa, PageRange};
 use kvm::Vm;
 use kvm::aarch64::Gic;
 
 use crate::assign::Attached;
 use crate::convert::Pages;
+use crate::plan::{PciWindowKind, VmPlan};
 use crate::platform::emulated_realm::RealmVm;
 use crate::run::{
     ConsoleInput, EndOfRun, Ending, EventLoop, Output, RawTerminal, Signals, is_ours,
@@ -61,6 +63,7 @@ impl Running {
         let world = Arc::new(World {
             bus,
             shared_bit: plan.shared_bit(),
+            ports: ports(&plan),
             stats: Arc::clone(&stats),
             end: Arc::clone(&end),
         });
@@ -114,6 +117,13 @@ impl Running {
         drop(self.terminal.take());
         (ending, report)
     }
+}
+
+/// Where I/O ports of PCI functions answer.
+fn ports(plan: &VmPlan) -> Option<PageRange<Gpa>> {
+    let windows = plan.pci_windows().iter();
+    let mut ports = windows.filter(|window| window.kind == PciWindowKind::Io);
+    ports.next().map(|window| window.range)
 }
 
 /// The operator's keys go to the guest, if stdin is a terminal and this is what it shows.

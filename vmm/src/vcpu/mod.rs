@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use devices::bus::Bus;
 use devices::rate_limit::RateLimit;
+use iommu::{Gpa, PageRange};
 use kvm::Ipa;
 use kvm::aarch64::{Exit, Fault, SystemEvent, Vcpu};
 
@@ -45,6 +46,8 @@ pub struct World {
     pub bus: Bus,
     /// The bit that the guest sets in the address of a device, where the platform has one.
     pub shared_bit: Option<u8>,
+    /// Where I/O ports of PCI functions answer.
+    pub ports: Option<PageRange<Gpa>>,
     /// Counters.
     pub stats: Arc<Stats>,
     /// The end of the run.
