@@ -4,8 +4,9 @@ use crate::machine::Machine;
 use crate::pci::Function;
 use crate::{mmio, time};
 
-/// Bytes of the device's buffer.
-pub const BUFFER: u64 = 4096;
+/// How many bytes one transfer copies: half of the device's buffer, since QEMU takes a transfer that
+/// ends where the buffer ends for one that runs over, and aborts.
+pub const BYTES: u64 = 2048;
 
 /// Where the buffer is, in the addresses of the device's DMA engine.
 const BUFFER_ADDRESS: u64 = 0x4_0000;
@@ -30,7 +31,9 @@ impl Edu {
     /// The device, switched on.
     pub fn find(machine: &Machine<'_>) -> Result<Self, &'static str> {
         let function = Function::find(machine, 0x1234, 0x11e8).ok_or("there is no edu device")?;
-        let base = function.enable(machine).ok_or("edu has no place for its registers")?;
+        let base = function
+            .enable(machine)
+            .ok_or("edu has no place for its registers")?;
         // Version 1.0.
         if mmio::read32(base + register::ID) != 0x0100_00ed {
             return Err("edu does not answer");
@@ -38,13 +41,13 @@ impl Edu {
         Ok(Self { base })
     }
 
-    /// Fills the buffer from the page at DMA address `address`.
-    pub fn read_page(&self, address: u64) -> Result<(), &'static str> {
+    /// Fills the buffer from DMA address `address`.
+    pub fn read(&self, address: u64) -> Result<(), &'static str> {
         self.copy(address, BUFFER_ADDRESS, 0)
     }
 
-    /// Writes the buffer to the page at DMA address `address`.
-    pub fn write_page(&self, address: u64) -> Result<(), &'static str> {
+    /// Writes the buffer to DMA address `address`.
+    pub fn write(&self, address: u64) -> Result<(), &'static str> {
         self.copy(BUFFER_ADDRESS, address, TO_MEMORY)
     }
 
@@ -52,7 +55,7 @@ impl Edu {
         mmio::barrier();
         mmio::write64(self.base + register::SOURCE, from);
         mmio::write64(self.base + register::DESTINATION, to);
-        mmio::write64(self.base + register::COUNT, BUFFER);
+        mmio::write64(self.base + register::COUNT, BYTES);
         mmio::write64(self.base + register::COMMAND, START | direction);
         let idle = || mmio::read64(self.base + register::COMMAND) & START == 0;
         if !time::wait(10, idle) {

@@ -74,7 +74,9 @@ extern "C" fn exception(vector: u64, frame: &mut Frame) {
         address,
         ..
     } = frame;
-    report!("reason=exception {vector} at {resume:#x}: syndrome {syndrome:#x}, address {address:#x}");
+    report!(
+        "reason=exception {vector} at {resume:#x}: syndrome {syndrome:#x}, address {address:#x}"
+    );
     report!("result=fail");
     smccc::power_off(smccc::Conduit::Smc)
 }

@@ -53,10 +53,14 @@ impl<'a> Machine<'a> {
     /// Reads the tree; `image` is where this program is.
     pub fn new(tree: &Dtb<'a>, image: u64) -> Self {
         let mut dram = [Range::default(); MOST_DRAM];
-        let memory = tree.enum_subnodes("/").filter(|name| name.starts_with("memory@"));
+        let memory = tree
+            .enum_subnodes("/")
+            .filter(|name| name.starts_with("memory@"));
         for (range, node) in dram.iter_mut().zip(memory) {
             let reg = tree.get_property(node_path(&mut [0; 64], node), "reg");
-            *range = reg.and_then(|reg| Range::from_cells(reg, 0)).unwrap_or_default();
+            *range = reg
+                .and_then(|reg| Range::from_cells(reg, 0))
+                .unwrap_or_default();
         }
         let range = |path| Range::from_cells(tree.get_property(path, "reg")?, 0);
         let text = |path, name| {
@@ -123,7 +127,11 @@ impl<'a> Machine<'a> {
         const AT_END: u64 = 16 << 20;
         let mut starts = self.dram().filter_map(|range| {
             let used = range.contains(self.image);
-            let first = if used { self.image + BESIDE } else { range.start };
+            let first = if used {
+                self.image + BESIDE
+            } else {
+                range.start
+            };
             let start = first.next_multiple_of(bytes);
             let end = range.end.saturating_sub(AT_END);
             (start.checked_add(bytes)? <= end).then_some(start)
@@ -137,16 +145,19 @@ fn memory_window(ranges: &[u8]) -> Option<Range> {
     const SPACE: u64 = 3 << 24;
     const MEMORY_32: u64 = 2 << 24;
     let mut entries = ranges.chunks_exact(28);
-    let entry = entries.find(|entry| {
-        number(entry, 0, 1).is_some_and(|space| space & SPACE == MEMORY_32)
-    })?;
+    let entry = entries
+        .find(|entry| number(entry, 0, 1).is_some_and(|space| space & SPACE == MEMORY_32))?;
     Range::from_cells(entry, 3)
 }
 
 /// The number in `count` cells from cell `at` on.
 fn number(cells: &[u8], at: usize, count: usize) -> Option<u64> {
     let bytes = cells.get(at * 4..(at + count) * 4)?;
-    Some(bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+    Some(
+        bytes
+            .iter()
+            .fold(0, |value, byte| value << 8 | u64::from(*byte)),
+    )
 }
 
 /// `/` and the name of a node.

@@ -1,27 +1,27 @@
 //! A device that is assigned to this VM.
 
 use super::Outcome;
-use crate::edu::Edu;
+use crate::edu::{BYTES, Edu};
 use crate::machine::Machine;
 use crate::rsi::{EMPTY, GRANULE, RAM, Realm};
 use crate::{mmio, report};
 
-/// Fills a page with numbers that tell `seed` and their place.
-fn fill(page: u64, seed: u64) {
-    for offset in (0..GRANULE).step_by(8) {
-        mmio::write64(page + offset, seed << 32 | offset);
+/// Fills what one transfer copies with numbers that tell `seed` and their place.
+fn fill(start: u64, seed: u64) {
+    for offset in (0..BYTES).step_by(8) {
+        mmio::write64(start + offset, seed << 32 | offset);
     }
 }
 
-/// How many numbers of a page are as [`fill`] has put them.
-fn matches(page: u64, seed: u64) -> usize {
-    let offsets = (0..GRANULE).step_by(8);
+/// How many numbers are as [`fill`] has put them.
+fn matches(start: u64, seed: u64) -> usize {
+    let offsets = (0..BYTES).step_by(8);
     offsets
-        .filter(|offset| mmio::read64(page + offset) == seed << 32 | offset)
+        .filter(|offset| mmio::read64(start + offset) == seed << 32 | offset)
         .count()
 }
 
-const ALL: usize = GRANULE as usize / 8;
+const ALL: usize = BYTES as usize / 8;
 
 fn share(machine: &Machine<'_>, page: u64) -> Outcome {
     if let Some(realm) = machine.realm {
@@ -30,18 +30,18 @@ fn share(machine: &Machine<'_>, page: u64) -> Outcome {
     Ok(())
 }
 
-/// The device reads the highest page of memory into its buffer, and writes the buffer back.
+/// The device reads the end of the highest page of memory into its buffer, and writes it back.
 pub fn highest_page(machine: &Machine<'_>) -> Outcome {
     let edu = Edu::find(machine)?;
     let page = machine.highest_page();
     share(machine, page)?;
-    let alias = machine.shared(page);
+    let alias = machine.shared(page + GRANULE - BYTES);
     report!("page={page:#x}");
-    report!("dma_address={alias:#x}");
+    report!("dma_address={:#x}", alias + BYTES - 1);
     fill(alias, 1);
-    edu.read_page(alias)?;
+    edu.read(alias)?;
     fill(alias, 2);
-    edu.write_page(alias)?;
+    edu.write(alias)?;
     match (matches(alias, 1), matches(alias, 2)) {
         (ALL, _) => Ok(()),
         (_, ALL) => Err("the device did not reach the page".into()),
@@ -58,8 +58,8 @@ pub fn private_again(machine: &Machine<'_>, realm: Realm) -> Outcome {
     share(machine, witness)?;
     let (alias, witness) = (machine.shared(page), machine.shared(witness));
     fill(alias, 1);
-    edu.read_page(alias)?;
-    edu.write_page(witness)?;
+    edu.read(alias)?;
+    edu.write(witness)?;
     if matches(witness, 1) != ALL {
         return Err("the device does not reach a shared page".into());
     }
@@ -67,12 +67,12 @@ pub fn private_again(machine: &Machine<'_>, realm: Realm) -> Outcome {
 
     realm.set(page, page + GRANULE, RAM)?;
     fill(page, 2);
-    edu.write_page(alias)?;
+    edu.write(alias)?;
     if matches(page, 2) != ALL {
         return Err("the device wrote to a private page".into());
     }
-    edu.read_page(alias)?;
-    edu.write_page(witness)?;
+    edu.read(alias)?;
+    edu.write(witness)?;
     if matches(witness, 2) != 0 {
         return Err("the device read a private page".into());
     }
@@ -80,8 +80,8 @@ pub fn private_again(machine: &Machine<'_>, realm: Realm) -> Outcome {
 
     realm.set(page, page + GRANULE, EMPTY)?;
     fill(alias, 3);
-    edu.read_page(alias)?;
-    edu.write_page(witness)?;
+    edu.read(alias)?;
+    edu.write(witness)?;
     if matches(witness, 3) != ALL {
         return Err("the device does not reach a page that is shared again".into());
     }

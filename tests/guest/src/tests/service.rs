@@ -28,17 +28,72 @@ pub fn errors(machine: &Machine<'_>, realm: Realm) -> Outcome {
         ("config, shared page", REALM_CONFIG, &[shared], INPUT),
         ("config, no memory", REALM_CONFIG, &[outside], INPUT),
         ("get", IPA_STATE_GET, &[dram.start, dram.end], SUCCESS),
-        ("get, empty", IPA_STATE_GET, &[dram.start, dram.start], INPUT),
-        ("get, backwards", IPA_STATE_GET, &[dram.end, dram.start], INPUT),
-        ("get, misaligned", IPA_STATE_GET, &[dram.start + 1, dram.end], INPUT),
-        ("get, alias", IPA_STATE_GET, &[dram.start | half, dram.end | half], INPUT),
-        ("get, beyond", IPA_STATE_GET, &[dram.start, half + GRANULE], INPUT),
-        ("set, bad state", IPA_STATE_SET, &[dram.start, dram.end, 2, 0], INPUT),
-        ("set, empty", IPA_STATE_SET, &[dram.start, dram.start, RAM, 0], INPUT),
-        ("set, misaligned", IPA_STATE_SET, &[shared, shared + 1, RAM, 0], INPUT),
-        ("set, alias", IPA_STATE_SET, &[shared | half, (shared | half) + GRANULE, RAM, 0], INPUT),
-        ("set, beyond", IPA_STATE_SET, &[outside, half + GRANULE, EMPTY, 0], INPUT),
-        ("set, overflow", IPA_STATE_SET, &[0, u64::MAX, EMPTY, 0], INPUT),
+        (
+            "get, empty",
+            IPA_STATE_GET,
+            &[dram.start, dram.start],
+            INPUT,
+        ),
+        (
+            "get, backwards",
+            IPA_STATE_GET,
+            &[dram.end, dram.start],
+            INPUT,
+        ),
+        (
+            "get, misaligned",
+            IPA_STATE_GET,
+            &[dram.start + 1, dram.end],
+            INPUT,
+        ),
+        (
+            "get, alias",
+            IPA_STATE_GET,
+            &[dram.start | half, dram.end | half],
+            INPUT,
+        ),
+        (
+            "get, beyond",
+            IPA_STATE_GET,
+            &[dram.start, half + GRANULE],
+            INPUT,
+        ),
+        (
+            "set, bad state",
+            IPA_STATE_SET,
+            &[dram.start, dram.end, 2, 0],
+            INPUT,
+        ),
+        (
+            "set, empty",
+            IPA_STATE_SET,
+            &[dram.start, dram.start, RAM, 0],
+            INPUT,
+        ),
+        (
+            "set, misaligned",
+            IPA_STATE_SET,
+            &[shared, shared + 1, RAM, 0],
+            INPUT,
+        ),
+        (
+            "set, alias",
+            IPA_STATE_SET,
+            &[shared | half, (shared | half) + GRANULE, RAM, 0],
+            INPUT,
+        ),
+        (
+            "set, beyond",
+            IPA_STATE_SET,
+            &[outside, half + GRANULE, EMPTY, 0],
+            INPUT,
+        ),
+        (
+            "set, overflow",
+            IPA_STATE_SET,
+            &[0, u64::MAX, EMPTY, 0],
+            INPUT,
+        ),
         ("measurement", MEASUREMENT_READ, &[4], SUCCESS),
         ("measurement 5", MEASUREMENT_READ, &[5], INPUT),
         ("extend the initial", MEASUREMENT_EXTEND, &[0, 8], INPUT),
@@ -47,10 +102,30 @@ pub fn errors(machine: &Machine<'_>, realm: Realm) -> Outcome {
         ("extend", MEASUREMENT_EXTEND, &[1, 64], SUCCESS),
         ("token before init", TOKEN_CONTINUE, &[buffer, 0, 64], STATE),
         ("token init", TOKEN_INIT, &[1, 2, 3, 4, 5, 6, 7, 8], SUCCESS),
-        ("token, misaligned", TOKEN_CONTINUE, &[buffer + 8, 0, 64], INPUT),
-        ("token, shared page", TOKEN_CONTINUE, &[shared, 0, 64], INPUT),
-        ("token, too long", TOKEN_CONTINUE, &[buffer, 8, GRANULE], INPUT),
-        ("token, no room", TOKEN_CONTINUE, &[buffer, 0, 0], INCOMPLETE),
+        (
+            "token, misaligned",
+            TOKEN_CONTINUE,
+            &[buffer + 8, 0, 64],
+            INPUT,
+        ),
+        (
+            "token, shared page",
+            TOKEN_CONTINUE,
+            &[shared, 0, 64],
+            INPUT,
+        ),
+        (
+            "token, too long",
+            TOKEN_CONTINUE,
+            &[buffer, 8, GRANULE],
+            INPUT,
+        ),
+        (
+            "token, no room",
+            TOKEN_CONTINUE,
+            &[buffer, 0, 0],
+            INCOMPLETE,
+        ),
         ("host call", HOST_CALL, &[buffer], SUCCESS),
         ("host call, misaligned", HOST_CALL, &[buffer + 128], INPUT),
         ("host call, shared page", HOST_CALL, &[shared], INPUT),
@@ -77,8 +152,7 @@ pub fn errors(machine: &Machine<'_>, realm: Realm) -> Outcome {
 
 /// Memory cannot be had where there is none: the call succeeds, the host's response is no.
 fn host_refuses(realm: Realm, outside: u64) -> Outcome {
-    let [status, reached, response, ..] =
-        rsi(IPA_STATE_SET, [outside, outside + GRANULE, RAM, 0]);
+    let [status, reached, response, ..] = rsi(IPA_STATE_SET, [outside, outside + GRANULE, RAM, 0]);
     if (status, reached, response) != (SUCCESS, outside, 1) {
         return Err("the host gave memory where there is none".into());
     }
