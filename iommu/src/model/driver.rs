@@ -64,6 +64,29 @@ impl Driver {
         })
     }
 
+    /// Runs a VM from bytes: the first picks its kind, each [`Event::BYTES`] more are an event.
+    ///
+    /// # Errors
+    /// As [`Driver::step`].
+    pub fn replay(input: &[u8]) -> Outcome {
+        let Some((kind, events)) = input.split_first() else {
+            return Ok(());
+        };
+        let initial = match kind & 2 {
+            0 => Visibility::Private,
+            _ => Visibility::Shared,
+        };
+        let mut driver = Self::new(kind & 1 != 0, initial)?;
+        let (events, _) = events.as_chunks();
+        for (number, bytes) in events.iter().enumerate() {
+            let event = Event::decode(*bytes);
+            driver
+                .step(event)
+                .map_err(|Mismatch(what)| Mismatch(format!("after {number}, {event:?}: {what}")))?;
+        }
+        Ok(())
+    }
+
     /// Lets an event happen and compares all that can be seen afterwards.
     ///
     /// # Errors

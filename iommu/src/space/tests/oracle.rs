@@ -3,27 +3,10 @@
 use proptest::prelude::*;
 
 use crate::model::{Driver, Event};
-use crate::page_state::Visibility;
 
 /// About a million events in all.
 const CASES: u32 = 4000;
 const EVENTS: usize = 256;
-
-fn run(
-    shared_half: bool,
-    initial: Visibility,
-    events: &[[u8; Event::BYTES]],
-) -> Result<(), TestCaseError> {
-    let mut driver = Driver::new(shared_half, initial).unwrap();
-    for (number, bytes) in events.iter().enumerate() {
-        let event = Event::decode(*bytes);
-        let result = driver.step(event);
-        result.map_err(|mismatch| {
-            TestCaseError::fail(format!("after event {number}, {event:?}: {mismatch}"))
-        })?;
-    }
-    Ok(())
-}
 
 proptest! {
     #![proptest_config(ProptestConfig {
@@ -34,11 +17,26 @@ proptest! {
 
     #[test]
     fn any_interleaving_of_events_and_failures_leaves_every_table_right(
-        shared_half: bool,
-        shared: bool,
+        kind: u8,
         events in prop::collection::vec(any::<[u8; Event::BYTES]>(), 1..=2 * EVENTS),
     ) {
-        let initial = if shared { Visibility::Shared } else { Visibility::Private };
-        run(shared_half, initial, &events)?;
+        let mut input = vec![kind];
+        input.extend(events.into_iter().flatten());
+        let result = Driver::replay(&input);
+        prop_assert!(result.is_ok(), "{:?}", result);
+    }
+}
+
+#[test]
+fn what_the_fuzzer_has_found_worth_keeping_still_runs() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/events");
+    let inputs: Vec<_> = std::fs::read_dir(corpus)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert!(inputs.len() >= 10, "the corpus is gone");
+    for input in inputs {
+        let result = Driver::replay(&std::fs::read(input.path()).unwrap());
+        assert!(result.is_ok(), "{}: {result:?}", input.path().display());
     }
 }
