@@ -421,6 +421,15 @@ impl Run {
         Ok(())
     }
 
+    /// One of ccvm's counts of page conversions.
+    ///
+    /// # Errors
+    /// When ccvm did not write it.
+    pub fn converted(&self, what: &str) -> anyhow::Result<u64> {
+        let count = self.stats["conversions"][what].as_u64();
+        count.with_context(|| format!("ccvm did not count {what}: {}", self.stats))
+    }
+
     /// Checks ccvm's exit status.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! What a Realm's guest gets, asked by the bare-metal guest.
 
-use crate::case::{Case, Guest, Host, Platform};
+use anyhow::ensure;
+
+use crate::case::{Case, Guest, Host, Platform, Run};
 use crate::guest::Program;
 
 pub(super) const CASES: &[Case] = &[
@@ -17,33 +19,44 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "rsi_answers_bad_arguments_as_the_rmm_does",
         needs: &[],
-        run: |host| passes(host, "rsi-errors"),
+        run: |host| passes(host, "rsi-errors").map(drop),
     },
     Case {
         name: "an_attestation_token_arrives_whole_in_pieces",
         needs: &[],
-        run: |host| passes(host, "attestation"),
+        run: |host| passes(host, "attestation").map(drop),
     },
     Case {
         name: "a_converted_page_loses_its_content_and_its_neighbours_keep_theirs",
         needs: &[],
-        run: |host| passes(host, "convert"),
+        run: converts,
     },
     Case {
         name: "a_private_page_does_not_answer_at_its_shared_alias",
         needs: &[],
-        run: |host| passes(host, "alias-of-private"),
+        run: |host| passes(host, "alias-of-private").map(drop),
     },
     Case {
         name: "a_guest_that_shares_every_second_page_loses_nothing",
         needs: &[],
-        run: |host| passes(host, "fragment"),
+        run: |host| passes(host, "fragment").map(drop),
     },
 ];
 
-fn passes(host: &mut Host<'_>, test: &'static str) -> anyhow::Result<()> {
+fn converts(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let run = passes(host, "convert")?;
+    // One page there and back, and then its block of 2 MiB.
+    for kind in ["shared", "private"] {
+        let pages = run.converted(&format!("{kind}_pages"))?;
+        ensure!(pages == 1 + 512, "ccvm counts {pages} {kind} pages");
+    }
+    Ok(())
+}
+
+fn passes(host: &mut Host<'_>, test: &'static str) -> anyhow::Result<Run> {
     let run = host.boot(&Guest::new(Platform::Realm, Program::Payload(test)))?;
     run.expect("realm", "yes")?;
     run.expect("result", "pass")?;
-    run.expect_status(0)
+    run.expect_status(0)?;
+    Ok(run)
 }
