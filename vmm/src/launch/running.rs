@@ -15,7 +15,7 @@ use crate::run::{
     ConsoleInput, EndOfRun, Ending, EventLoop, Output, RawTerminal, Signals, is_ours,
 };
 use crate::stats::{self, Stats};
-use crate::vcpu::{Processor, VcpuThread, World};
+use crate::vcpu::{Processor, VcpuThreads, World};
 
 use super::created::Machine;
 use super::own_memory::own_memory;
@@ -29,7 +29,7 @@ pub struct Running {
     // The terminal is put back before anything else is taken down.
     terminal: Option<RawTerminal>,
     events: EventLoop,
-    vcpus: Vec<VcpuThread>,
+    vcpus: VcpuThreads,
     output: Output,
     stats: Arc<Stats>,
     end: Arc<EndOfRun>,
@@ -70,7 +70,7 @@ impl Running {
         let mut running = Self {
             terminal: enter_terminal(),
             events,
-            vcpus: Vec::new(),
+            vcpus: VcpuThreads::new(Arc::clone(&end)),
             output: console.output,
             stats,
             end,
@@ -79,16 +79,14 @@ impl Running {
             _vm: vm,
             pages,
         };
-        for (index, vcpu) in vcpus.into_iter().enumerate() {
+        for vcpu in vcpus {
             let processor = Processor {
                 vcpu,
                 calls: realm.as_ref().map(RealmVm::calls),
                 world: Arc::clone(&world),
             };
-            let thread = VcpuThread::spawn(index, processor);
-            running
-                .vcpus
-                .push(thread.map_err(LaunchError::host("start a vCPU"))?);
+            let started = running.vcpus.spawn(processor);
+            started.map_err(LaunchError::host("start a vCPU"))?;
         }
         Ok(running)
     }
@@ -97,8 +95,8 @@ impl Running {
     #[must_use]
     pub fn wait(mut self) -> (Ending, stats::Report) {
         self.events.until_end();
-        self.output.close();
-        self.vcpus.drain(..).for_each(VcpuThread::stop);
+        self.output.hurry();
+        self.vcpus.stop();
         let ending = match self.end.ending() {
             Some(ending) => ending.clone(),
             None => Ending::Failed("the event loop ended before the VM".to_owned()),

@@ -28,6 +28,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     buffer: Vec<u8>,
+    /// Nobody may be held up any more.
+    hurried: bool,
     /// Nothing more will come.
     closing: bool,
     /// The writer has ended, or its sink takes nothing any more.
@@ -78,16 +80,17 @@ impl Output {
     }
 
     /// Lets no writer wait any longer; what they write from now on is kept while there is room.
-    pub fn close(&self) {
-        self.shared.state().closing = true;
-        self.shared.to_write.notify_all();
+    pub fn hurry(&self) {
+        self.shared.state().hurried = true;
         self.shared.written.notify_all();
     }
 
     /// Waits until everything has been written, `patience` at most. Returns whether it has.
     #[must_use]
     pub fn finish(self, patience: Duration) -> bool {
-        self.close();
+        self.hurry();
+        self.shared.state().closing = true;
+        self.shared.to_write.notify_all();
         let until = Instant::now() + patience;
         let mut state = self.shared.state();
         while !state.done {
@@ -106,7 +109,7 @@ impl Write for OutputWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let shared = &self.shared;
         let mut state = shared.state();
-        while state.buffer.len() >= ROOM && !state.closing && !state.done {
+        while state.buffer.len() >= ROOM && !state.hurried && !state.done {
             let waited = shared.written.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
@@ -244,7 +247,7 @@ mod tests {
                 writer.write_all(&[b'x'; 64]).unwrap();
             }
         });
-        output.close();
+        output.hurry();
         guest.join().unwrap();
         assert!(!output.finish(Duration::from_millis(1)));
     }

@@ -25,7 +25,7 @@ use kvm::aarch64::{Exit, Fault, SystemEvent, Vcpu};
 use crate::run::{EndOfRun, Ending};
 use crate::stats::Stats;
 use mmio::Mmio;
-pub use thread::VcpuThread;
+pub use thread::VcpuThreads;
 
 /// A guest that goes astray again and again does not fill the log.
 static ASTRAY: RateLimit = RateLimit::per_second(5);

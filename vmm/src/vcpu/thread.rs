@@ -12,36 +12,58 @@ use crate::run::{EndOfRun, Ending};
 /// Enough for exits into devices; a vCPU thread has no deep calls.
 const STACK_BYTES: usize = 512 << 10;
 
-/// A running vCPU.
-pub struct VcpuThread {
-    thread: JoinHandle<()>,
-    kick: Kick,
+/// The running vCPUs of a VM. Dropping this stops them, so that nothing which they use can go first.
+pub struct VcpuThreads {
+    threads: Vec<(JoinHandle<()>, Kick)>,
+    end: Arc<EndOfRun>,
 }
 
-impl VcpuThread {
-    /// Starts `processor`, the vCPU number `index`.
+impl VcpuThreads {
+    /// None yet, of a VM that runs until `end`.
+    #[must_use]
+    pub fn new(end: Arc<EndOfRun>) -> Self {
+        Self {
+            threads: Vec::new(),
+            end,
+        }
+    }
+
+    /// Starts the next vCPU.
     ///
     /// # Errors
     /// When the thread cannot be had.
-    pub fn spawn(index: usize, processor: Processor) -> io::Result<Self> {
+    pub fn spawn(&mut self, processor: Processor) -> io::Result<()> {
         let kick = processor.vcpu.kick();
-        let end = Arc::clone(&processor.world.end);
+        let end = Arc::clone(&self.end);
         let thread = thread::Builder::new()
-            .name(format!("vcpu{index}"))
+            .name(format!("vcpu{}", self.threads.len()))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                let _end_of_panic = EndOnPanic(end);
+                let _end_on_panic = EndOnPanic(end);
                 processor.run();
             })?;
-        Ok(Self { thread, kick })
+        self.threads.push((thread, kick));
+        Ok(())
     }
 
-    /// Waits for the thread, of which the run has ended already.
-    pub fn stop(self) {
-        self.kick.kick(&self.thread);
-        if self.thread.join().is_err() {
-            tracing::error!("a vCPU thread has panicked");
+    /// Ends the run, if it has not ended, and waits for the threads.
+    pub fn stop(&mut self) {
+        self.end
+            .end(Ending::Failed("ccvm gave the VM up".to_owned()));
+        for (thread, kick) in &self.threads {
+            kick.kick(thread);
         }
+        for (thread, _) in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a vCPU thread has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for VcpuThreads {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
