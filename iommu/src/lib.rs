@@ -19,10 +19,13 @@ pub mod mapping;
 pub mod model;
 pub mod page_state;
 pub mod range_map;
+pub mod request;
 pub mod reserved;
 pub mod space;
 pub mod table;
 pub mod view;
+pub mod viommu;
+pub mod wire;
 
 pub use addr::{Gpa, Iova, Ipa, PAGE_SIZE, PageRange};
 pub use alias::{Alias, SharedBit};

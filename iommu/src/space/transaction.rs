@@ -23,7 +23,7 @@ pub(super) struct Failure {
 /// The host's limit on mappings is reached.
 #[derive(Debug, thiserror::Error)]
 #[error("the table would hold {entries} mappings, more than the host allows")]
-struct Full {
+pub(super) struct Full {
     entries: usize,
 }
 

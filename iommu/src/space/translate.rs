@@ -1,7 +1,7 @@
 //! The guest's domains: creating them, mapping and unmapping in them.
 
 use super::AddressSpace;
-use super::transaction::{Failure, Planned};
+use super::transaction::{Failure, Full, Planned};
 use crate::addr::{Iova, PageRange};
 use crate::domain::{Binding, DomainId, GuestMap, Splits, Translation};
 use crate::table::{DmaTable, HostError, TableId};
@@ -76,6 +76,15 @@ pub struct EditError {
     pub quarantined: Vec<TableId>,
     /// The call that failed first.
     pub source: HostError,
+}
+
+impl EditError {
+    /// Whether the host's limit on mappings is all that stands in the way.
+    #[must_use]
+    pub fn is_for_want_of_room(&self) -> bool {
+        let source = std::error::Error::source(&self.source);
+        source.is_some_and(|source| source.is::<Full>())
+    }
 }
 
 impl<T: DmaTable> AddressSpace<T> {
