@@ -31,6 +31,8 @@ mount -t devtmpfs none /dev
 mount -t tmpfs none /run
 mount -t debugfs none /sys/kernel/debug
 for module in $(cat /modules/order); do insmod "/modules/$module"; done
+# The boot is quiet because the console is slow; what comes later may be wanted.
+dmesg -n 7
 "#;
 
 /// What a testbed holds besides the basics.
