@@ -75,15 +75,16 @@ fn ipa_bits_max(_kvm: &Kvm) -> Option<u8> {
 fn smccc_filter(kvm: &Kvm) -> bool {
     use kvm_bindings::{KVM_ARM_VM_SMCCC_CTRL, KVM_ARM_VM_SMCCC_FILTER, kvm_device_attr};
 
-    // Type 0 is 40 bits, which a host with fewer refuses; the widest is always allowed.
-    let widest = ipa_bits_max(kvm).map_or(0, u32::from);
+    // KVM's smallest, which every host with the capability allows; type 0 where it lacks it. The
+    // widest costs seconds on an emulated host, whose kernel then builds a large root table.
+    let smallest = ipa_bits_max(kvm).map_or(0, |_| 32);
     let attribute = kvm_device_attr {
         flags: 0,
         group: KVM_ARM_VM_SMCCC_CTRL,
         attr: u64::from(KVM_ARM_VM_SMCCC_FILTER),
         addr: 0,
     };
-    kvm.create_vm_with_ipa_size(widest)
+    kvm.create_vm_with_ipa_size(smallest)
         .is_ok_and(|vm| vm.has_device_attr(&attribute).is_ok())
 }
 
