@@ -86,12 +86,12 @@ pub struct Script {
 }
 
 impl Script {
-    /// A script that takes seconds at most.
+    /// A script that takes seconds at most, and longer only where emulation starves.
     #[must_use]
     pub fn quick(text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            limit: Duration::from_secs(60),
+            limit: Duration::from_secs(120),
         }
     }
 
