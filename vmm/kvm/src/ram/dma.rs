@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use vm_memory::bitmap::BS;
-use vm_memory::guest_memory::{Error, Result};
+use vm_memory::guest_memory::Result;
 use vm_memory::{
     GuestAddress, GuestMemoryRegion, GuestMemoryRegionBytes, GuestRegionCollection, GuestUsize,
     MemoryRegionAddress,
 };
 
 use super::mapping::Mapping;
+use super::placed::Placed;
 
 /// Where the host keeps the pages that devices reach, by guest-physical address without the shared
 /// bit: the shared alias of split RAM, the RAM itself when plain. A clone keeps the memory alive.
@@ -17,18 +18,15 @@ pub type DmaView = GuestRegionCollection<DmaRegion>;
 
 /// One DRAM range. Pages that are not shared may have nothing behind them, so that it gives out
 /// addresses for a DMA table and no slices.
-pub struct DmaRegion {
-    start: GuestAddress,
-    mapping: Arc<Mapping>,
-}
+pub struct DmaRegion(Placed);
 
 impl DmaRegion {
     /// The DRAM range at `start` that lies in `mapping`.
     pub(super) fn new(start: u64, mapping: Arc<Mapping>) -> Self {
-        Self {
+        Self(Placed {
             start: GuestAddress(start),
             mapping,
-        }
+        })
     }
 }
 
@@ -36,22 +34,17 @@ impl GuestMemoryRegion for DmaRegion {
     type B = ();
 
     fn len(&self) -> GuestUsize {
-        // No target has addresses wider than 64 bits.
-        self.mapping.bytes() as GuestUsize
+        self.0.len()
     }
 
     fn start_addr(&self) -> GuestAddress {
-        self.start
+        self.0.start
     }
 
     fn bitmap(&self) -> BS<'_, Self::B> {}
 
     fn get_host_address(&self, address: MemoryRegionAddress) -> Result<*mut u8> {
-        let address = self
-            .check_address(address)
-            .ok_or(Error::InvalidBackendAddress)?;
-        let offset = usize::try_from(address.0).map_err(|_| Error::InvalidBackendAddress)?;
-        Ok(self.mapping.base().wrapping_add(offset))
+        self.0.host_address(address)
     }
 }
 

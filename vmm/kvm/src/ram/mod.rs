@@ -15,6 +15,7 @@
 
 mod dma;
 mod mapping;
+mod placed;
 mod region;
 #[cfg(test)]
 mod tests;

@@ -11,24 +11,22 @@ use vm_memory::{
 };
 
 use super::mapping::Mapping;
+use super::placed::Placed;
 
 /// Guest RAM by guest-physical address. A clone keeps the memory alive.
 pub type GuestMemory = GuestRegionCollection<RamRegion>;
 
 /// One DRAM range, readable and writable whatever the state of its pages.
-pub struct RamRegion {
-    start: GuestAddress,
-    mapping: Arc<Mapping>,
-}
+pub struct RamRegion(Placed);
 
 impl RamRegion {
     /// The DRAM range at `start` that lies in `mapping`, all of which must be readable and writable
     /// for good.
     pub(super) fn new(start: u64, mapping: Arc<Mapping>) -> Self {
-        Self {
+        Self(Placed {
             start: GuestAddress(start),
             mapping,
-        }
+        })
     }
 }
 
@@ -36,22 +34,17 @@ impl GuestMemoryRegion for RamRegion {
     type B = ();
 
     fn len(&self) -> GuestUsize {
-        // No target has addresses wider than 64 bits.
-        self.mapping.bytes() as GuestUsize
+        self.0.len()
     }
 
     fn start_addr(&self) -> GuestAddress {
-        self.start
+        self.0.start
     }
 
     fn bitmap(&self) -> BS<'_, Self::B> {}
 
     fn get_host_address(&self, address: MemoryRegionAddress) -> Result<*mut u8> {
-        let address = self
-            .check_address(address)
-            .ok_or(Error::InvalidBackendAddress)?;
-        let offset = usize::try_from(address.0).map_err(|_| Error::InvalidBackendAddress)?;
-        Ok(self.mapping.base().wrapping_add(offset))
+        self.0.host_address(address)
     }
 
     fn get_slice(
@@ -62,10 +55,10 @@ impl GuestMemoryRegion for RamRegion {
         let out_of_range = Error::InvalidBackendAddress;
         let start = usize::try_from(offset.0).map_err(|_| Error::InvalidBackendAddress)?;
         let end = start.checked_add(count);
-        if end.is_none_or(|end| end > self.mapping.bytes()) {
+        if end.is_none_or(|end| end > self.0.mapping.bytes()) {
             return Err(out_of_range);
         }
-        let first = self.mapping.base().wrapping_add(start);
+        let first = self.0.mapping.base().wrapping_add(start);
         // SAFETY: the bytes lie in the mapping (checked above), which the slice's lifetime keeps
         // alive through `self`, and which is readable and writable by `RamRegion::new`.
         Ok(unsafe { VolatileSlice::new(first, count) })
