@@ -1,5 +1,8 @@
 //! What planning found out, accepted or not.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::VmPlan;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::host::facts::PciAddress;
@@ -101,25 +104,28 @@ impl DmaWidth {
     }
 }
 
-/// Who says how many address bits a device drives; the most trusted first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What the width of a device is known from, best first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
 pub enum WidthSource {
-    /// `dma-bits` in the config.
+    /// `dma-bits` of the config.
     Override,
-    /// The device itself, by TDISP `DEV_ADDR_WIDTH`.
+    /// TDISP `DEV_ADDR_WIDTH`.
     Tdisp,
-    /// The device table.
+    /// The device table, by PCI id.
     Table,
     /// A register of the device.
     Register,
-    /// The mask that its last host driver set.
+    /// The masks that the last driver set.
     Sysfs,
-    /// Nobody.
+    /// Nothing: 32 bits are assumed.
     Assumed,
 }
 
 impl WidthSource {
-    /// The source's name in reports.
+    /// The source's name in texts and in the report document.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

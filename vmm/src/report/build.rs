@@ -7,7 +7,7 @@ use iommu::{Gpa, PageRange};
 
 use super::document::{
     DeviceReport, Dma, Finding, FindingSeverity, MemoryRange, Region, RegionKind, Report, SCHEMA,
-    Verdict, WidthSource,
+    Verdict,
 };
 use crate::check::{Check, FileFindings, Judgement};
 use crate::config::spec::{DeviceSpec, DmaMode};
@@ -77,21 +77,10 @@ fn device(
             Some(DmaMode::Direct) | None => Dma::Direct,
         },
         dma_bits: reach.width.bits,
-        dma_bits_source: source(reach.width.source),
+        dma_bits_source: reach.width.source,
         dma_bits_origin: reach.width.origin.map(str::to_owned),
         highest_dma_address: reach.highest_dma_address.map(Hex),
         reachable: reach.reachable,
-    }
-}
-
-const fn source(source: plan::WidthSource) -> WidthSource {
-    match source {
-        plan::WidthSource::Override => WidthSource::Override,
-        plan::WidthSource::Tdisp => WidthSource::Tdisp,
-        plan::WidthSource::Table => WidthSource::Table,
-        plan::WidthSource::Register => WidthSource::Register,
-        plan::WidthSource::Sysfs => WidthSource::Sysfs,
-        plan::WidthSource::Assumed => WidthSource::Assumed,
     }
 }
 

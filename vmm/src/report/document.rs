@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::host::facts::{Hex, PciAddress};
+use crate::plan::WidthSource;
 use crate::platform::Platform;
 
 /// The version of the document that this ccvm writes.
@@ -104,39 +105,6 @@ pub enum Dma {
     Direct,
     /// By addresses that the guest chooses through a virtual IOMMU.
     Translated,
-}
-
-/// What the width of a device is known from, best first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum WidthSource {
-    /// `dma-bits` of the config.
-    Override,
-    /// TDISP `DEV_ADDR_WIDTH`.
-    Tdisp,
-    /// The device table, by PCI id.
-    Table,
-    /// A register of the device.
-    Register,
-    /// The masks that the last driver set.
-    Sysfs,
-    /// Nothing: 32 bits are assumed.
-    Assumed,
-}
-
-impl WidthSource {
-    /// The name as the document spells it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Override => "override",
-            Self::Tdisp => "tdisp",
-            Self::Table => "table",
-            Self::Register => "register",
-            Self::Sysfs => "sysfs",
-            Self::Assumed => "assumed",
-        }
-    }
 }
 
 /// A part of guest-physical space.
