@@ -167,7 +167,8 @@ impl<A: Address> PageRange<A> {
     }
 
     /// Every page that a range can hold.
-    pub(crate) fn everything() -> Self {
+    #[must_use]
+    pub fn everything() -> Self {
         Self {
             start: A::new(0),
             end: A::new(u64::MAX - (PAGE_SIZE - 1)),

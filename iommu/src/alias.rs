@@ -65,6 +65,19 @@ impl Alias {
         }
     }
 
+    /// The address without the shared bit of the byte whose shared form has this name; `None` when the
+    /// name is not that of a shared form.
+    #[must_use]
+    pub fn shared_page_at(self, name: u64) -> Option<Gpa> {
+        match self {
+            Self::InPlace => Some(Gpa::new(name)),
+            Self::SharedBit(bit) => {
+                let page = name.checked_sub(bit.mask())?;
+                (page < bit.mask()).then_some(Gpa::new(page))
+            }
+        }
+    }
+
     /// The name of a page's private form.
     #[must_use]
     pub fn private(self, gpa: Gpa) -> Ipa {

@@ -14,6 +14,7 @@ pub mod alias;
 pub mod conversion;
 pub mod domain;
 pub mod edit;
+pub mod fault;
 pub mod mapping;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
@@ -32,6 +33,7 @@ pub use alias::{Alias, SharedBit};
 pub use conversion::{Conversion, ConvertError, Converted, PageFlip, RequestError};
 pub use domain::{Binding, Domain, DomainId, Translation};
 pub use edit::{Edit, Edits};
+pub use fault::{FaultAccess, FaultEvent, FaultReason};
 pub use mapping::{Access, Mapped, Mapping};
 pub use page_state::{PageState, PageStates, Visibility};
 pub use reserved::{Reason, Reserved};

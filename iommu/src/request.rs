@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 
 use crate::domain::DomainId;
 use crate::mapping::Access;
-use crate::wire::{self, Status, kind};
+use crate::wire::{self, Status, feature, kind};
 
 /// Names an endpoint of the guest's IOMMU; for PCI its requester id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,7 @@ pub enum Request {
         virt_end: u64,
         phys_start: u64,
         access: Access,
+        target: MapTarget,
     },
     /// Remove the mappings in a range.
     Unmap {
@@ -44,6 +45,15 @@ pub enum Request {
     },
     /// Tell the properties of an endpoint.
     Probe { endpoint: EndpointId },
+}
+
+/// What the guest says is at the addresses that it maps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapTarget {
+    /// Memory.
+    Memory,
+    /// Registers of a device.
+    Device,
 }
 
 /// Why bytes are no request.
@@ -58,22 +68,26 @@ pub enum Malformed {
 }
 
 impl Request {
-    /// Parses the device-readable part of a request. What lies beyond its structure is ignored.
+    /// Bytes of the longest request: PROBE, whose end is padding.
+    pub const LONGEST: usize = 4 + size_of::<wire::Probe>();
+
+    /// Parses the device-readable part of a request. What lies beyond its structure is ignored; flags of
+    /// features that the driver has not accepted are not allowed.
     ///
     /// # Errors
     /// See [`Malformed`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub fn parse(bytes: &[u8], features: u64) -> Result<Self, Malformed> {
         let (head, body) = bytes
             .split_first_chunk::<4>()
             .ok_or(Malformed::Unrecognised)?;
         let [kind, ..] = *head;
         match kind {
-            kind::ATTACH => Self::attach(body),
+            kind::ATTACH => Self::attach(body, features),
             kind::DETACH => read::<wire::Detach>(body).map(|detach| Self::Detach {
                 domain: DomainId::new(detach.domain.get()),
                 endpoint: EndpointId(detach.endpoint.get()),
             }),
-            kind::MAP => Self::map(body),
+            kind::MAP => Self::map(body, features),
             kind::UNMAP => Self::unmap(body),
             kind::PROBE => read::<wire::Probe>(body).map(|probe| Self::Probe {
                 endpoint: EndpointId(probe.endpoint.get()),
@@ -82,10 +96,14 @@ impl Request {
         }
     }
 
-    fn attach(body: &[u8]) -> Result<Self, Malformed> {
+    fn attach(body: &[u8], features: u64) -> Result<Self, Malformed> {
         let attach: wire::Attach = read(body)?;
         let flags = attach.flags.get();
-        if attach.reserved.get() != 0 || flags & !wire::ATTACH_BYPASS != 0 {
+        let known = match features & feature::BYPASS_CONFIG {
+            0 => 0,
+            _ => wire::ATTACH_BYPASS,
+        };
+        if attach.reserved.get() != 0 || flags & !known != 0 {
             return Err(Malformed::Answer(Status::Invalid));
         }
         Ok(Self::Attach {
@@ -95,9 +113,15 @@ impl Request {
         })
     }
 
-    fn map(body: &[u8]) -> Result<Self, Malformed> {
+    fn map(body: &[u8], features: u64) -> Result<Self, Malformed> {
         let map: wire::Map = read(body)?;
-        let access = match map.flags.get() {
+        let flags = map.flags.get();
+        let target = match flags & wire::MAP_MMIO {
+            0 => MapTarget::Memory,
+            _ if features & feature::MMIO == 0 => return Err(Malformed::Answer(Status::Invalid)),
+            _ => MapTarget::Device,
+        };
+        let access = match flags & !wire::MAP_MMIO {
             wire::MAP_READ => Access::Read,
             wire::MAP_WRITE => Access::Write,
             flags if flags == wire::MAP_READ | wire::MAP_WRITE => Access::ReadWrite,
@@ -109,6 +133,7 @@ impl Request {
             virt_end: map.virt_end.get(),
             phys_start: map.phys_start.get(),
             access,
+            target,
         })
     }
 
@@ -136,8 +161,14 @@ mod tests {
 
     use super::*;
 
+    const ALL: u64 = feature::MMIO | feature::BYPASS_CONFIG;
+
     fn request(kind: u8, body: &[u8]) -> Result<Request, Malformed> {
-        Request::parse(&[&[kind, 0xff, 0xff, 0xff], body].concat())
+        request_with(ALL, kind, body)
+    }
+
+    fn request_with(features: u64, kind: u8, body: &[u8]) -> Result<Request, Malformed> {
+        Request::parse(&[&[kind, 0xff, 0xff, 0xff], body].concat(), features)
     }
 
     #[test]
@@ -167,6 +198,7 @@ mod tests {
             virt_end: 0x1fff,
             phys_start: 0xa000,
             access: Access::Read,
+            target: MapTarget::Memory,
         };
         assert_eq!(request(kind::MAP, map.as_bytes()), Ok(expected));
     }
@@ -174,11 +206,25 @@ mod tests {
     #[test]
     fn a_request_that_is_cut_short_or_unknown_gets_no_answer() {
         let unrecognised = Err(Malformed::Unrecognised);
-        assert_eq!(Request::parse(&[]), unrecognised);
-        assert_eq!(Request::parse(&[kind::MAP, 0, 0]), unrecognised);
+        assert_eq!(Request::parse(&[], ALL), unrecognised);
+        assert_eq!(Request::parse(&[kind::MAP, 0, 0], ALL), unrecognised);
         assert_eq!(request(kind::MAP, &[0; 31]), unrecognised);
         assert_eq!(request(0, &[0; 64]), unrecognised);
         assert_eq!(request(6, &[0; 64]), unrecognised);
+    }
+
+    #[test]
+    fn flags_of_features_that_were_not_accepted_are_invalid() {
+        let mut attach = [0; 16];
+        attach[8] = 1;
+        let mut map = [0; 32];
+        map[28] = 7;
+        let invalid = Err(Malformed::Answer(Status::Invalid));
+        assert!(request(kind::ATTACH, &attach).is_ok());
+        assert!(request(kind::MAP, &map).is_ok());
+        assert_eq!(request_with(feature::MMIO, kind::ATTACH, &attach), invalid);
+        let bypass = feature::BYPASS_CONFIG;
+        assert_eq!(request_with(bypass, kind::MAP, &map), invalid);
     }
 
     #[test]
@@ -190,8 +236,8 @@ mod tests {
         attach[8] = 0;
         attach[15] = 1;
         assert_eq!(request(kind::ATTACH, &attach), invalid);
-        // No access at all, and device memory, which is not offered.
-        for flags in [0, 4, 7, 8] {
+        // No access at all, and flags that nobody knows.
+        for flags in [0, 4, 8, 15] {
             let mut map = [0; 32];
             map[28] = flags;
             assert_eq!(request(kind::MAP, &map), invalid);

@@ -29,6 +29,13 @@ impl Reserved {
         reserved
     }
 
+    /// These windows and one more, whose reason stands where they overlap.
+    #[must_use]
+    pub fn and(mut self, window: PageRange<Iova>, reason: Reason) -> Self {
+        self.windows.assign(window, reason);
+        self
+    }
+
     /// The windows, in order.
     pub fn windows(&self) -> impl Iterator<Item = (PageRange<Iova>, Reason)> {
         self.windows.iter()

@@ -17,6 +17,8 @@ pub mod feature {
     pub const MAP_UNMAP: u64 = 1 << 2;
     /// PROBE is there.
     pub const PROBE: u64 = 1 << 4;
+    /// The device-memory flag of MAP is there.
+    pub const MMIO: u64 = 1 << 5;
     /// `bypass` and the bypass flag of ATTACH are there.
     pub const BYPASS_CONFIG: u64 = 1 << 6;
 }
@@ -41,6 +43,9 @@ pub const ATTACH_BYPASS: u32 = 1;
 pub const MAP_READ: u32 = 1;
 /// The flag of MAP that lets endpoints write.
 pub const MAP_WRITE: u32 = 2;
+
+/// The flag of MAP for addresses of a device's registers.
+pub const MAP_MMIO: u32 = 4;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,7 +90,9 @@ impl From<Status> for Tail {
 }
 
 /// The device configuration.
-#[derive(Debug, Clone, Copy, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned,
+)]
 #[repr(C)]
 pub struct Config {
     /// Page sizes that can be mapped; the lowest bit is the granule.
@@ -105,6 +112,9 @@ pub struct Config {
     /// Zero.
     pub reserved: [u8; 3],
 }
+
+/// Where `bypass` is in [`Config`].
+pub const CONFIG_BYPASS: usize = core::mem::offset_of!(Config, bypass);
 
 /// ATTACH, after the type and three bytes that are ignored.
 #[derive(Debug, Clone, Copy, IntoBytes, FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -197,6 +207,8 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Something else.
+    pub const REASON_UNKNOWN: u8 = 0;
     /// The endpoint has no domain.
     pub const REASON_DOMAIN: u8 = 1;
     /// Nothing is mapped at the address, or not for this access.

@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| {
             if let Ok(request) = space.request(start, u64::from(pages) * PAGE_SIZE, to) {
                 space.convert(request, &mut memory).unwrap();
             }
-        } else if let Ok(request) = Request::parse(bytes) {
+        } else if let Ok(request) = Request::parse(bytes, Viommu::features()) {
             let answer = viommu.apply(&mut space, request);
             assert!(answer.quarantined.is_empty());
         }

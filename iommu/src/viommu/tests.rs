@@ -2,6 +2,7 @@ use super::*;
 use crate::addr::Gpa;
 use crate::alias::{Alias, SharedBit};
 use crate::conversion::PageFlip;
+use crate::mapping::Access;
 use crate::model::{Fault, Faults, ModelMemory, ModelTable};
 use crate::page_state::Visibility;
 use crate::table::TableSpec;
@@ -80,6 +81,7 @@ impl Rig {
             virt_end: virt.1,
             phys_start,
             access: Access::ReadWrite,
+            target: MapTarget::Memory,
         })
     }
 
@@ -247,4 +249,43 @@ fn no_page_is_offered_that_is_smaller_than_what_converts() {
     let config = rig.viommu.config(0x4020_1000 | 1);
     assert_eq!(config.page_size_mask.get(), 0x4020_1000);
     assert_eq!(config.input_end.get(), u64::from(u32::MAX));
+}
+
+#[test]
+fn the_doorbell_is_told_to_every_endpoint_and_never_mapped() {
+    let mut rig = Rig::plain();
+    let input = PageRange::new(Iova::new(0), 1 << 32).unwrap();
+    let doorbell = PageRange::new(Gpa::new(0x80_0000), 0x1_0000).unwrap();
+    rig.viommu = Viommu::new(input, false).with_doorbell(doorbell);
+    let table = rig.space.tables().next().unwrap();
+    rig.viommu.add(E0, table, Reserved::default()).unwrap();
+    let properties = rig.viommu.probe(E0).unwrap();
+    assert_eq!(properties[4], ReservedMemory::MSI);
+    assert_eq!(properties[8..16], 0x80_0000_u64.to_le_bytes());
+    assert_eq!(properties[16..24], 0x80_ffff_u64.to_le_bytes());
+    assert_eq!(rig.attach(E0, 1, false), Status::Ok);
+    let inside = (0x80_f000, 0x80_ffff);
+    assert_eq!(rig.map(1, inside, 0x1000), Status::Invalid);
+    assert_eq!(rig.map(1, (0x81_0000, 0x81_0fff), 0x1000), Status::Ok);
+}
+
+#[test]
+fn registers_of_a_device_are_never_mapped() {
+    let mut rig = Rig::plain();
+    assert_eq!(rig.attach(E0, 1, false), Status::Ok);
+    let mut map = |domain, virt_start, phys_start| {
+        rig.ask(Request::Map {
+            domain: DomainId::new(domain),
+            virt_start,
+            virt_end: virt_start + 0xfff,
+            phys_start,
+            access: Access::ReadWrite,
+            target: MapTarget::Device,
+        })
+    };
+    assert_eq!(map(2, 0, 0x1000), Status::NoEntry);
+    assert_eq!(map(1, 0, 0x800_0000), Status::Fault);
+    assert_eq!(map(1, 0, 0x1000), Status::Fault);
+    assert_eq!(map(1, 0x800, 0x800_0000), Status::Range);
+    assert!(rig.hosts[0].mappings().is_empty());
 }
