@@ -39,4 +39,4 @@ pub use page_state::{PageState, PageStates, Visibility};
 pub use reserved::{Reason, Reserved};
 pub use space::{AddressSpace, Statistics};
 pub use table::{DmaTable, Effect, Health, HostError, TableId, TableSpec};
-pub use view::{DmaView, Table, desired};
+pub use view::{DmaView, Mirror, PrivatePages, Table, Trusted, desired};

@@ -72,6 +72,18 @@ impl Mapping {
     }
 }
 
+/// Mappings with those joined that go on where the one before stops.
+pub(crate) fn joined(mappings: impl Iterator<Item = Mapping>) -> impl Iterator<Item = Mapping> {
+    let mut mappings = mappings.peekable();
+    std::iter::from_fn(move || {
+        let mut whole = mappings.next()?;
+        while let Some(next) = mappings.next_if(|next| whole.continues_in(*next)) {
+            whole.iova = PageRange::between(whole.iova.start(), next.iova.end());
+        }
+        Some(whole)
+    })
+}
+
 /// A page address and an access in one word: the address leaves twelve bits free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target(u64);

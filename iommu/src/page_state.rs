@@ -127,6 +127,15 @@ impl PageStates {
         self.extents.at(gpa).map(|(_, state)| state)
     }
 
+    /// The pages around `gpa` that have its state in common, and the state. `None` where there is no DRAM,
+    /// and where a conversion is under way among them.
+    #[must_use]
+    pub fn extent(&self, gpa: Gpa) -> Option<(PageRange<Gpa>, PageState)> {
+        let found = self.extents.at(gpa);
+        let converting = self.converting;
+        found.filter(|(extent, _)| !converting.is_some_and(|range| range.overlaps(*extent)))
+    }
+
     /// How many extents the states fall into.
     #[must_use]
     pub fn extent_count(&self) -> usize {
@@ -243,8 +252,12 @@ mod tests {
     #[test]
     fn a_conversion_shows_and_leaves_no_trace_when_aborted() {
         let mut states = PageStates::new([range(0, 8)], Visibility::Shared).unwrap();
+        let all = (range(0, 8), PageState::Shared);
+        assert_eq!(states.extent(Gpa::new(0x7fff)), Some(all));
+        assert_eq!(states.extent(Gpa::new(0x8000)), None);
         states.begin(range(2, 4));
         assert_eq!(states.at(Gpa::new(0x2000)), Some(PageState::Converting));
+        assert_eq!(states.extent(Gpa::new(0x7000)), None);
         let seen: Vec<_> = states.now().within(range(1, 8)).collect();
         assert_eq!(
             seen,
@@ -260,5 +273,7 @@ mod tests {
         states.commit(Visibility::Private);
         assert_eq!(states.at(Gpa::new(0x3000)), Some(PageState::Private));
         assert_eq!(states.extent_count(), 3);
+        let converted = (range(2, 4), PageState::Private);
+        assert_eq!(states.extent(Gpa::new(0x2000)), Some(converted));
     }
 }

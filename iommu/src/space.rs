@@ -12,14 +12,17 @@ mod translate;
 use std::collections::BTreeMap;
 
 use crate::addr::{Gpa, Iova, PageRange};
-use crate::alias::Alias;
+use crate::alias::{Alias, SharedBit};
 use crate::conversion::{Conversion, RequestError};
 use crate::domain::{Binding, DomainId, GuestMap};
 use crate::edit::Edits;
 use crate::mapping::Mapped;
 use crate::page_state::{PageStates, Visibility};
+use crate::reserved::Reserved;
 use crate::table::{Calls, DmaTable, Health, HostError, HostTable, TableId, TableSpec};
-use crate::view::Table;
+#[cfg(debug_assertions)]
+use crate::view::Mirror;
+use crate::view::{PrivatePages, Table, Trusted};
 
 pub use check::Violation;
 pub use redirect::RedirectError;
@@ -29,9 +32,12 @@ pub use translate::{DomainError, EditError, MAX_TRANSLATIONS, MapError, UnmapErr
 #[derive(Debug, Clone)]
 pub struct AddressSpace<T> {
     alias: Alias,
+    trusted: Trusted,
     states: PageStates,
     domains: BTreeMap<DomainId, GuestMap>,
     tables: BTreeMap<TableId, HostTable<T>>,
+    /// T0 and, where it is a host table of its own, T1 of the same devices.
+    twins: BTreeMap<TableId, TableId>,
     next: u32,
     statistics: Statistics,
     /// Calls made to tables that have been detached.
@@ -77,6 +83,9 @@ pub enum AttachError {
         /// The host's limit.
         limit: usize,
     },
+    /// A table that is no sound T0, or has a twin, gets none.
+    #[error("{0} cannot have a twin")]
+    NoTwin(TableId),
     /// A host call failed.
     #[error("cannot fill the table")]
     Host(#[source] HostError),
@@ -122,13 +131,42 @@ impl<T: DmaTable> AddressSpace<T> {
         }
         Ok(Self {
             alias,
+            trusted: Trusted::default(),
             states,
             domains: BTreeMap::new(),
             tables: BTreeMap::new(),
+            twins: BTreeMap::new(),
             next: 0,
             statistics: Statistics::default(),
             past_calls: Calls::default(),
         })
+    }
+
+    /// From now on T1 holds private pages only, to show what breaks then. Before a table is T1.
+    #[cfg(debug_assertions)]
+    pub fn leave_out_mirror(&mut self) {
+        self.trusted.mirror = Mirror::LeftOut;
+    }
+
+    /// From now on T1 holds no private pages, as the host's IOMMUs cannot map them: an accepted device
+    /// reaches what it reached before. Before a table is attached.
+    pub fn leave_out_private_pages(&mut self) {
+        self.trusted.private = PrivatePages::OutOfReach;
+    }
+
+    /// From now on an accepted device names shared pages with this bit set, and private ones without it, while
+    /// one that is not accepted names pages in place. For tables of the identity; before a table is attached.
+    ///
+    /// # Errors
+    /// When DRAM cannot be told from its shared names.
+    pub fn name_accepted_by(&mut self, bit: SharedBit) -> Result<(), SpaceError> {
+        let alias = Alias::SharedBit(bit);
+        let mut dram = self.states.dram().iter();
+        if let Some(&range) = dram.find(|range| !alias.admits(**range)) {
+            return Err(SpaceError::InSharedHalf { range });
+        }
+        self.trusted.shared = Some(bit);
+        Ok(())
     }
 
     /// Fills an empty host table and keeps it right from now on. Devices may be put behind it once
@@ -166,11 +204,36 @@ impl<T: DmaTable> AddressSpace<T> {
         Ok(id)
     }
 
-    /// Empties a table and gives it back. Its devices must be behind it no longer, or be ready to
+    /// Fills a second host table for the devices of a T0, their T1, and keeps both alike: the twin has
+    /// the same windows and reach, and follows every [`AddressSpace::bind`] until it is detached.
+    /// Devices may be moved between the two at any time.
+    ///
+    /// # Errors
+    /// As [`AddressSpace::attach`]; or when there is no such T0, or it has a twin, or is quarantined.
+    pub fn attach_twin(&mut self, id: TableId, host: T) -> Result<TableId, AttachError> {
+        let table = self.tables.get(&id).ok_or(AttachError::NoTwin(id))?;
+        let fit = table.spec.table == Table::T0 && table.health == Health::Sound;
+        if !fit || self.twins.contains_key(&id) {
+            return Err(AttachError::NoTwin(id));
+        }
+        let spec = TableSpec {
+            table: Table::T1,
+            ..table.spec.clone()
+        };
+        let twin = self.attach(host, spec)?;
+        self.twins.insert(id, twin);
+        Ok(twin)
+    }
+
+    /// Empties a table and gives it back; a twin of it is dropped. Its devices must be behind it no longer, or be ready to
     /// fault.
     ///
     /// What cannot be unmapped stays mapped in the returned table: dropping it must end that.
     pub fn detach(&mut self, id: TableId) -> Option<T> {
+        if let Some(twin) = self.twins.remove(&id) {
+            drop(self.detach(twin));
+        }
+        self.twins.retain(|_, twin| *twin != id);
         let mut table = self.tables.remove(&id)?;
         for range in Edits::clearing(&table.mapped).unmaps() {
             // A failure is no reason to leave the rest mapped.
@@ -198,6 +261,32 @@ impl<T: DmaTable> AddressSpace<T> {
     #[must_use]
     pub fn states(&self) -> &PageStates {
         &self.states
+    }
+
+    /// The host table that is T1 for the devices of a T0, where they have one of its own.
+    #[must_use]
+    pub fn twin(&self, id: TableId) -> Option<TableId> {
+        self.twins.get(&id).copied()
+    }
+
+    /// The addresses at which a table of the identity, T0 or T1, maps pages at one time or another:
+    /// both names of all DRAM, without the windows that the table never maps. Names that only an accepted
+    /// device has are not among them: a device that does not reach them is not accepted.
+    #[must_use]
+    pub fn identity_addresses(&self, reserved: &Reserved) -> Vec<PageRange<Iova>> {
+        let forms: &[Visibility] = match self.alias {
+            Alias::InPlace => &[Visibility::Shared],
+            Alias::SharedBit(_) => &[Visibility::Private, Visibility::Shared],
+        };
+        let mut addresses = Vec::new();
+        for &form in forms {
+            for &dram in self.states.dram() {
+                let names = self.alias.names(dram, form);
+                let iova = names.and_then(|names| names.rebased(Iova::new(names.start().raw())));
+                addresses.extend(iova.into_iter().flat_map(|iova| reserved.carve(iova)));
+            }
+        }
+        addresses
     }
 
     /// What a table holds.

@@ -10,7 +10,7 @@ use crate::edit::Edits;
 use crate::mapping::{Access, Mapped, Mapping};
 use crate::page_state::StateView;
 use crate::reserved::Reserved;
-use crate::view::{DmaView, Table};
+use crate::view::{DmaView, Table, Trusted};
 
 /// A DMA table of the host: a type1 container or an iommufd address space.
 pub trait DmaTable {
@@ -196,7 +196,7 @@ impl<T> HostTable<T> {
     pub(crate) fn view<'a>(
         &'a self,
         domain: Domain<'a>,
-        alias: Alias,
+        (alias, trusted): (Alias, Trusted),
         states: StateView<'a>,
     ) -> DmaView<'a> {
         DmaView {
@@ -204,6 +204,7 @@ impl<T> HostTable<T> {
             alias,
             states,
             table: self.spec.table,
+            trusted,
             reserved: &self.spec.reserved,
         }
     }

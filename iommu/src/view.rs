@@ -1,7 +1,7 @@
 //! What a DMA table must hold.
 
 use crate::addr::{Iova, PageRange};
-use crate::alias::{Alias, Half};
+use crate::alias::{Alias, Half, SharedBit};
 use crate::domain::Domain;
 use crate::mapping::Mapping;
 use crate::page_state::{PageState, StateView, Visibility};
@@ -25,12 +25,65 @@ impl Table {
             (Self::T0, Visibility::Private) => false,
         }
     }
+}
 
-    fn shows(self, half: Half, state: PageState) -> bool {
-        match state {
-            PageState::Private => half != Half::Shared && self.admits(Visibility::Private),
-            PageState::Shared => half != Half::Private && self.admits(Visibility::Shared),
-            PageState::Converting | PageState::Quarantined => false,
+/// Whether T1 holds the shared pages too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mirror {
+    /// As it must.
+    #[default]
+    Kept,
+    /// It holds private pages only: what goes wrong then is what the mirror is for.
+    #[cfg(debug_assertions)]
+    LeftOut,
+}
+
+impl Mirror {
+    /// Whether `table` holds shared pages.
+    fn admits_shared(self, table: Table) -> bool {
+        match (self, table) {
+            (Self::Kept, Table::T0 | Table::T1) => true,
+            #[cfg(debug_assertions)]
+            (Self::LeftOut, table) => table == Table::T0,
+        }
+    }
+}
+
+/// Whether the IOMMUs of the host can map private pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PrivatePages {
+    /// They can.
+    #[default]
+    Mappable,
+    /// Their memory is where the host maps nothing from: T1 holds what T0 holds.
+    OutOfReach,
+}
+
+impl PrivatePages {
+    /// Whether `table` holds private pages.
+    fn are_in(self, table: Table) -> bool {
+        self == Self::Mappable && table.admits(Visibility::Private)
+    }
+}
+
+/// What T1 holds, as far as VMs differ in that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// Whether it holds the shared pages.
+    pub mirror: Mirror,
+    /// Whether it holds the private ones.
+    pub private: PrivatePages,
+    /// The bit by which an accepted device names shared pages, where one that is not accepted names them in
+    /// place (TDX): T1 holds at `gpa | bit` what T0 holds at `gpa`.
+    pub shared: Option<SharedBit>,
+}
+
+impl Trusted {
+    /// How devices behind `table` name pages, where those of T0 do so by `alias`.
+    pub(crate) fn alias(self, table: Table, alias: Alias) -> Alias {
+        match (table, self.shared) {
+            (Table::T1, Some(bit)) => Alias::SharedBit(bit),
+            (Table::T0 | Table::T1, _) => alias,
         }
     }
 }
@@ -40,14 +93,28 @@ impl Table {
 pub struct DmaView<'a> {
     /// The guest's translation.
     pub domain: Domain<'a>,
-    /// How the guest names shared pages.
+    /// How devices that are not accepted name pages.
     pub alias: Alias,
     /// The state of the pages behind the translation.
     pub states: StateView<'a>,
     /// Which of the two tables.
     pub table: Table,
+    /// What T1 holds.
+    pub trusted: Trusted,
     /// The windows that stay free.
     pub reserved: &'a Reserved,
+}
+
+impl DmaView<'_> {
+    fn shows(self, half: Half, state: PageState) -> bool {
+        match state {
+            PageState::Private => half != Half::Shared && self.trusted.private.are_in(self.table),
+            PageState::Shared => {
+                half != Half::Private && self.trusted.mirror.admits_shared(self.table)
+            }
+            PageState::Converting | PageState::Quarantined => false,
+        }
+    }
 }
 
 /// The mappings that a table must hold in `window`, in order of IOVA and cut to it.
@@ -68,14 +135,15 @@ pub(crate) fn extend_with_desired(
     view: DmaView<'_>,
     window: PageRange<Iova>,
 ) {
+    let alias = view.trusted.alias(view.table, view.alias);
     view.domain.visit(window, |translation| {
         let names = translation.names();
-        for (half, pages) in names.into_iter().flat_map(|names| view.alias.pages(names)) {
+        for (half, pages) in names.into_iter().flat_map(|names| alias.pages(names)) {
             for (extent, state) in view.states.within(pages) {
-                let name = half.name(view.alias, extent.start());
+                let name = half.name(alias, extent.start());
                 let iova = translation.iova_of(name);
                 let iova = iova.and_then(|iova| extent.rebased(iova));
-                if let Some(iova) = iova.filter(|_| view.table.shows(half, state)) {
+                if let Some(iova) = iova.filter(|_| view.shows(half, state)) {
                     let gpa = extent.start();
                     let access = translation.access;
                     let whole = Mapping { iova, gpa, access };

@@ -2,10 +2,10 @@
 
 use super::{AddressSpace, DmaTable, Health, TableId};
 use crate::addr::PageRange;
-use crate::mapping::Mapping;
+use crate::mapping::{Mapping, joined};
 use crate::page_state::PageState;
 use crate::table::HostTable;
-use crate::view::{Table, desired};
+use crate::view::{PrivatePages, Table, desired};
 
 /// A broken promise: a bug in this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,8 @@ impl<T: DmaTable> AddressSpace<T> {
         if table.health == Health::Quarantined {
             return Ok(());
         }
-        let view = table.view(self.domain_of(table), self.alias, self.states.now());
+        let naming = (self.alias, self.trusted);
+        let view = table.view(self.domain_of(table), naming, self.states.now());
         let wanted = joined(desired(view, PageRange::everything()).into_iter());
         let mut held = joined(table.mapped.iter());
         for at in wanted {
@@ -90,7 +91,7 @@ impl<T: DmaTable> AddressSpace<T> {
             .map_or(Ok(()), |at| Err(Violation::Differs { table: id, at }))
     }
 
-    /// Whether no page behind a mapping is private in T0, or on its way.
+    /// Whether no page behind a mapping is private where that is out of reach, or on its way.
     fn may_reach(&self, table: &HostTable<T>, mapping: Mapping) -> bool {
         let Some(pages) = mapping.iova.rebased(mapping.gpa) else {
             return false;
@@ -99,22 +100,12 @@ impl<T: DmaTable> AddressSpace<T> {
         self.states.covers(pages)
             && states.all(|state| match state {
                 PageState::Shared => true,
-                PageState::Private => table.spec.table == Table::T1,
+                PageState::Private => {
+                    table.spec.table == Table::T1 && self.trusted.private == PrivatePages::Mappable
+                }
                 PageState::Converting => false,
                 // Kept in the record where the host would not let go of it.
                 PageState::Quarantined => table.health == Health::Quarantined,
             })
     }
-}
-
-/// Mappings with those joined that go on where the one before stops.
-fn joined(mappings: impl Iterator<Item = Mapping>) -> impl Iterator<Item = Mapping> {
-    let mut mappings = mappings.peekable();
-    std::iter::from_fn(move || {
-        let mut whole = mappings.next()?;
-        while let Some(next) = mappings.next_if(|next| whole.continues_in(*next)) {
-            whole.iova = PageRange::between(whole.iova.start(), next.iova.end());
-        }
-        Some(whole)
-    })
 }

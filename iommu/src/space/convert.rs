@@ -94,11 +94,12 @@ impl<T: DmaTable> AddressSpace<T> {
     /// The edits after which every sound table shows this form of `range` as it is in `states`, and no
     /// other table shows any of it.
     fn plan(&self, range: PageRange<Gpa>, form: Visibility, states: StateView<'_>) -> Vec<Planned> {
-        let names = self.alias.names(range, form);
         let edits = self.tables.iter().map(|(&id, table)| match table.health {
             Health::Sound => {
                 let domain = self.domain_of(table);
-                let shown = names.filter(|_| table.spec.table.admits(form));
+                let role = table.spec.table;
+                let names = self.trusted.alias(role, self.alias).names(range, form);
+                let shown = names.filter(|_| role.admits(form));
                 let windows = shown.into_iter().flat_map(|names| domain.iovas(names));
                 (id, self.plan_table(table, states, windows))
             }

@@ -56,66 +56,82 @@ impl<T: DmaTable> AddressSpace<T> {
         if table.health == Health::Quarantined && to == Table::T1 {
             return Err(RedirectError::Quarantined(id));
         }
-        self.redirect(id, to, table.spec.binding)
+        let binding = table.spec.binding;
+        self.redirect(id, &[(id, to)], binding)
     }
 
-    /// Puts the devices behind a table into another domain: what both translate alike stays mapped.
+    /// Puts the devices behind a table into another domain: what both translate alike stays mapped. A
+    /// twin of the table comes along.
     ///
     /// # Errors
     /// [`RedirectError`] says whether the table is as before, or out of use.
     pub fn bind(&mut self, id: TableId, to: Binding) -> Result<(), RedirectError> {
-        let table = self.tables.get(&id).ok_or(RedirectError::NoTable(id))?;
-        if table.health == Health::Quarantined && to != Binding::Blocked {
-            return Err(RedirectError::Quarantined(id));
+        let mut changes = Vec::with_capacity(2);
+        for id in [Some(id), self.twins.get(&id).copied()]
+            .into_iter()
+            .flatten()
+        {
+            let table = self.tables.get(&id).ok_or(RedirectError::NoTable(id))?;
+            if table.health == Health::Quarantined && to != Binding::Blocked {
+                return Err(RedirectError::Quarantined(id));
+            }
+            if let Binding::Domain(domain) = to {
+                let map = self.domains.get(&domain);
+                let map = map.ok_or(RedirectError::NoDomain(domain))?;
+                let suits = table.spec.suits_all(map);
+                suits.map_err(|iova| RedirectError::Unsuitable { table: id, iova })?;
+            }
+            changes.push((id, table.spec.table));
         }
-        if let Binding::Domain(domain) = to {
-            let map = self.domains.get(&domain);
-            let map = map.ok_or(RedirectError::NoDomain(domain))?;
-            let suits = table.spec.suits_all(map);
-            suits.map_err(|iova| RedirectError::Unsuitable { table: id, iova })?;
-        }
-        self.redirect(id, table.spec.table, to)
+        self.redirect(id, &changes, to)
     }
 
+    /// Gives tables roles and a binding, all of them or none; errors name `id`.
     fn redirect(
         &mut self,
         id: TableId,
-        role: Table,
+        changes: &[(TableId, Table)],
         binding: Binding,
     ) -> Result<(), RedirectError> {
-        let before = self.set_direction(id, role, binding)?;
-        let table = self.tables.get(&id).ok_or(RedirectError::NoTable(id))?;
-        let everything = [PageRange::everything()];
-        let edits = self.plan_table(table, self.states.now(), everything);
-        let reach = table.spec.reach;
-        let beyond = edits
-            .maps()
-            .iter()
-            .find(|mapping| mapping.iova.last() > reach);
-        let result = match beyond {
-            Some(mapping) => Err(RedirectError::Unsuitable {
-                table: id,
-                iova: mapping.iova,
-            }),
-            None => self.commit(&[(id, edits)]).map_err(|failure| {
-                let source = failure.source;
-                match self.newly_quarantined().is_empty() {
-                    true => RedirectError::Refused { table: id, source },
-                    false => RedirectError::Damaged { table: id, source },
-                }
-            }),
-        };
-        match result {
-            Ok(()) => {}
-            // Private pages may be left in it, so it is no T0.
-            Err(RedirectError::Damaged { .. }) => {
-                self.set_direction(id, role.max(before.0), before.1)?;
-            }
-            Err(_) => {
-                self.set_direction(id, before.0, before.1)?;
+        let mut before = Vec::with_capacity(changes.len());
+        for &(table, role) in changes {
+            let was = self.set_direction(table, role, binding)?;
+            before.push((table, role, was));
+        }
+        let result = self.follow(id, changes);
+        let damaged = matches!(result, Err(RedirectError::Damaged { .. }));
+        if result.is_err() {
+            for (table, role, was) in before {
+                // Private pages may be left in a damaged table, so it is no T0.
+                let role = if damaged { role.max(was.0) } else { was.0 };
+                self.set_direction(table, role, was.1)?;
             }
         }
         result
+    }
+
+    /// Has tables hold what their directions say.
+    fn follow(&mut self, id: TableId, changes: &[(TableId, Table)]) -> Result<(), RedirectError> {
+        let mut planned = Vec::with_capacity(changes.len());
+        for (changed, _) in changes {
+            let table = self.tables.get(changed);
+            let table = table.ok_or(RedirectError::NoTable(*changed))?;
+            let edits = self.plan_table(table, self.states.now(), [PageRange::everything()]);
+            let reach = table.spec.reach;
+            let mut maps = edits.maps().iter();
+            if let Some(beyond) = maps.find(|mapping| mapping.iova.last() > reach) {
+                let iova = beyond.iova;
+                return Err(RedirectError::Unsuitable { table: id, iova });
+            }
+            planned.push((*changed, edits));
+        }
+        self.commit(&planned).map_err(|failure| {
+            let source = failure.source;
+            match self.newly_quarantined().is_empty() {
+                true => RedirectError::Refused { table: id, source },
+                false => RedirectError::Damaged { table: id, source },
+            }
+        })
     }
 
     fn set_direction(

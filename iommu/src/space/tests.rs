@@ -1,4 +1,5 @@
 mod oracle;
+mod twin;
 
 use super::*;
 use crate::addr::PAGE_SIZE;
@@ -165,6 +166,22 @@ fn a_reserved_window_is_never_mapped() {
 }
 
 #[test]
+fn the_addresses_of_the_identity_are_both_names_of_dram_around_the_windows() {
+    let window = PageRange::new(Iova::new(4 * PAGE_SIZE), PAGE_SIZE).unwrap();
+    let reserved = Reserved::new([(window, Reason::Msi)]);
+    let pages = |space: &AddressSpace<ModelTable>| {
+        let addresses = space.identity_addresses(&reserved).into_iter();
+        let bounds = |range: PageRange<Iova>| (range.start().raw(), range.pages());
+        addresses.map(bounds).collect::<Vec<_>>()
+    };
+    let low = [(0, 4), (5 * PAGE_SIZE, 11), (32 * PAGE_SIZE, 16)];
+    let high = [(BIT, 16), (BIT + 32 * PAGE_SIZE, 16)];
+    assert_eq!(pages(&Rig::realm().space), [low.as_slice(), &high].concat());
+    let plain = Rig::new(Visibility::Shared, Alias::InPlace);
+    assert_eq!(pages(&plain.space), low);
+}
+
+#[test]
 fn accepting_adds_private_pages_and_leaves_shared_ones_alone() {
     let mut rig = Rig::realm();
     let (id, host) = rig.attach(spec(Table::T0));
@@ -285,4 +302,46 @@ fn fails_at(call: u32, fault: Fault, to: Visibility) -> bool {
         !rig.memory.is_shared(*gpa)
     }));
     true
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn without_its_mirror_an_accepted_device_loses_the_shared_pages() {
+    let mut rig = Rig::realm();
+    rig.space.leave_out_mirror();
+    let (id, host) = rig.attach(spec(Table::T0));
+    rig.convert(gpas(4, 6), Visibility::Shared).unwrap();
+    let shared = (BIT / PAGE_SIZE + 4, 2, 4);
+    assert_eq!(extents(&host), [shared]);
+    rig.space.switch(id, Table::T1).unwrap();
+    assert_eq!(extents(&host), [(0, 4, 0), (6, 10, 6), (32, 16, 32)]);
+    rig.convert(gpas(8, 9), Visibility::Shared).unwrap();
+    rig.space.check().unwrap();
+    rig.space.switch(id, Table::T0).unwrap();
+    assert_eq!(extents(&host), [shared, (BIT / PAGE_SIZE + 8, 1, 8)]);
+}
+
+#[test]
+fn where_no_iommu_maps_private_pages_an_accepted_device_reaches_what_it_reached_before() {
+    let mut rig = Rig::new(Visibility::Shared, Alias::InPlace);
+    rig.space.leave_out_private_pages();
+    let (id, t0) = rig.attach(spec(Table::T0));
+    let t1 = ModelTable::new(&rig.faults);
+    rig.memory.watch(&t1);
+    let twin = rig.space.attach_twin(id, t1.handle()).unwrap();
+    rig.convert(gpas(4, 6), Visibility::Private).unwrap();
+    let reached = [(0, 4, 0), (6, 10, 6), (32, 16, 32)];
+    assert_eq!(
+        (extents(&t0), extents(&t1)),
+        (reached.to_vec(), reached.to_vec())
+    );
+    rig.space.check().unwrap();
+    drop(rig.space.detach(twin));
+    rig.space.switch(id, Table::T1).unwrap();
+    assert_eq!(extents(&t0), reached);
+    rig.convert(gpas(8, 9), Visibility::Private).unwrap();
+    rig.convert(gpas(4, 6), Visibility::Shared).unwrap();
+    let left = [(0, 4, 0), (4, 2, 4), (6, 2, 6), (9, 7, 9), (32, 16, 32)];
+    assert_eq!(extents(&t0), left);
+    rig.space.check().unwrap();
 }

@@ -47,7 +47,7 @@ impl<T: DmaTable> AddressSpace<T> {
         states: StateView<'_>,
         windows: impl IntoIterator<Item = PageRange<Iova>>,
     ) -> Edits {
-        let view = table.view(self.domain_of(table), self.alias, states);
+        let view = table.view(self.domain_of(table), (self.alias, self.trusted), states);
         Edits::between(&table.mapped, view, windows)
     }
 
@@ -98,15 +98,18 @@ impl<T: DmaTable> AddressSpace<T> {
             .all(|(id, _)| self.health(*id) == Some(Health::Quarantined))
     }
 
-    /// Tables that were quarantined since this was last asked.
+    /// Tables that were quarantined since this was last asked; for a twin, the table whose twin it is.
     pub(super) fn newly_quarantined(&mut self) -> Vec<TableId> {
         let mut fresh = Vec::new();
         for (&id, table) in &mut self.tables {
             let quarantined = table.health == Health::Quarantined;
             if quarantined && !std::mem::replace(&mut table.reported, true) {
-                fresh.push(id);
+                let mut twins = self.twins.iter();
+                let first = twins.find(|(_, twin)| **twin == id);
+                fresh.push(first.map_or(id, |(first, _)| *first));
             }
         }
+        fresh.dedup();
         fresh
     }
 }
