@@ -327,9 +327,28 @@ fn memory(_: &mut Criterion<OnCpu>) {
     }
 }
 
+/// What `verify` costs: the copy for which conversions wait, and the comparison for which they do not.
+fn verify(criterion: &mut Criterion<OnCpu>) {
+    let mut group = criterion.benchmark_group("verify T1");
+    group.sample_size(10);
+    for extents in EXTENTS {
+        let guest = Guest::new(extents, &[Table::T1]);
+        let table = guest.tables[0];
+        group.bench_function(BenchmarkId::new("snapshot", extents), |bencher| {
+            bencher.iter(|| guest.space.snapshot(table));
+        });
+        let snapshot = guest.space.snapshot(table).unwrap();
+        assert_eq!(snapshot.verify(), []);
+        group.bench_function(BenchmarkId::new("compare", extents), |bencher| {
+            bencher.iter(|| snapshot.verify());
+        });
+    }
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(OnCpu);
-    targets = memory, conversion, contiguous, lookup
+    targets = memory, conversion, contiguous, lookup, verify
 }
 criterion_main!(benches);

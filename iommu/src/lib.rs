@@ -38,5 +38,5 @@ pub use mapping::{Access, Mapped, Mapping};
 pub use page_state::{PageState, PageStates, Visibility};
 pub use reserved::{Reason, Reserved};
 pub use space::{AddressSpace, Statistics};
-pub use table::{DmaTable, Effect, Health, HostError, TableId, TableSpec};
+pub use table::{DmaTable, Effect, Health, Holdings, HostError, TableId, TableSpec};
 pub use view::{DmaView, Mirror, PrivatePages, Table, Trusted, desired};

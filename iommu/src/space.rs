@@ -8,6 +8,7 @@ mod convert;
 mod redirect;
 mod transaction;
 mod translate;
+mod verify;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,7 @@ use crate::view::{PrivatePages, Table, Trusted};
 pub use check::Violation;
 pub use redirect::RedirectError;
 pub use translate::{DomainError, EditError, MAX_TRANSLATIONS, MapError, UnmapError};
+pub use verify::{Difference, Snapshot};
 
 /// The DMA address space of a VM.
 #[derive(Debug, Clone)]

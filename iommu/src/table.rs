@@ -27,6 +27,22 @@ pub trait DmaTable {
     /// # Errors
     /// The error says what became of the table: see [`HostError`].
     fn unmap(&mut self, iova: PageRange<Iova>) -> Result<(), HostError>;
+
+    /// What the host has accepted and not given back, as far as it can be told: the record is held
+    /// against it by [`Snapshot::verify`](crate::space::Snapshot::verify).
+    fn holdings(&self) -> Option<Holdings> {
+        None
+    }
+}
+
+/// What a host table is known to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// The mappings that were accepted and not taken away, ascending.
+    pub mapped: Vec<PageRange<Iova>>,
+    /// How many more the host says that it would accept; with [`TableSpec::entry_limit`], its own
+    /// count of them.
+    pub entries_left: Option<usize>,
 }
 
 impl<T: DmaTable + ?Sized> DmaTable for Box<T> {
@@ -35,6 +51,9 @@ impl<T: DmaTable + ?Sized> DmaTable for Box<T> {
     }
     fn unmap(&mut self, iova: PageRange<Iova>) -> Result<(), HostError> {
         (**self).unmap(iova)
+    }
+    fn holdings(&self) -> Option<Holdings> {
+        (**self).holdings()
     }
 }
 

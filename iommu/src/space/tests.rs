@@ -344,4 +344,5 @@ fn where_no_iommu_maps_private_pages_an_accepted_device_reaches_what_it_reached_
     let left = [(0, 4, 0), (4, 2, 4), (6, 2, 6), (9, 7, 9), (32, 16, 32)];
     assert_eq!(extents(&t0), left);
     rig.space.check().unwrap();
+    assert_eq!(rig.space.snapshot(id).unwrap().verify(), []);
 }

@@ -107,7 +107,7 @@ const HIGH: u64 = BIT / PAGE_SIZE;
 
 #[test]
 fn an_accepted_device_finds_shared_pages_at_a_bit_that_it_did_not_have_before() {
-    let (mut rig, _, _, t0, t1) = accepted_by_a_bit(false);
+    let (mut rig, first, twin, t0, t1) = accepted_by_a_bit(false);
     assert_eq!(extents(&t0), [(0, 4, 0)]);
     assert_eq!(extents(&t1), [(HIGH, 4, 0)]);
     rig.convert(gpas(1, 2), Visibility::Private).unwrap();
@@ -115,11 +115,14 @@ fn an_accepted_device_finds_shared_pages_at_a_bit_that_it_did_not_have_before() 
     assert_eq!(extents(&t0), [(0, 1, 0), (2, 2, 2), (32, 1, 32)]);
     let high = [(HIGH, 1, 0), (HIGH + 2, 2, 2), (HIGH + 32, 1, 32)];
     assert_eq!(extents(&t1), high);
+    for table in [first, twin] {
+        assert_eq!(rig.space.snapshot(table).unwrap().verify(), []);
+    }
 }
 
 #[test]
 fn private_pages_of_an_accepted_device_keep_their_addresses() {
-    let (mut rig, _, _, t0, t1) = accepted_by_a_bit(true);
+    let (mut rig, _, twin, t0, t1) = accepted_by_a_bit(true);
     let private = [(4, 12, 4), (32, 16, 32)];
     assert_eq!(extents(&t0), [(0, 4, 0)]);
     assert_eq!(extents(&t1), [&private[..], &[(HIGH, 4, 0)]].concat());
@@ -127,6 +130,7 @@ fn private_pages_of_an_accepted_device_keep_their_addresses() {
     assert_eq!(extents(&t0), []);
     assert_eq!(t1.pages().len(), 32);
     assert_eq!(shared(&t1), []);
+    assert_eq!(rig.space.snapshot(twin).unwrap().verify(), []);
 }
 
 #[test]
