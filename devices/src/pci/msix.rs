@@ -89,6 +89,30 @@ impl MsixCapability {
         })
     }
 
+    /// The capability of an emulated function, whose header is at `register`: `table` and `pending` are
+    /// where its tables begin. `None` without a vector, or with more than 2048.
+    #[must_use]
+    pub fn new(
+        register: u16,
+        vectors: u16,
+        (table, pending): ((BarIndex, u32), (BarIndex, u32)),
+    ) -> Option<Self> {
+        if vectors == 0 || vectors > SIZE_MASK + 1 {
+            return None;
+        }
+        let location = |(bar, offset): (BarIndex, u32), bytes| TableLocation {
+            bar,
+            offset: u64::from(offset & !BAR_MASK),
+            bytes,
+        };
+        Some(Self {
+            register,
+            vectors,
+            table: location(table, u64::from(vectors) * ENTRY_BYTES as u64),
+            pending: location(pending, u64::from(vectors).div_ceil(64) * 8),
+        })
+    }
+
     /// How many vectors the function has: 1 to 2048.
     #[must_use]
     pub const fn vectors(&self) -> u16 {
@@ -118,6 +142,12 @@ impl MsixCapability {
             let value = offset | u32::from(location.bar.number());
             space.emulate(self.register + at, value.to_le_bytes(), [0; 4]);
         }
+    }
+
+    /// Message control as the guest reads it.
+    #[must_use]
+    pub fn control(&self, space: &ConfigSpace) -> u16 {
+        space.u16(self.register + 2)
     }
 
     /// Whether the guest has enabled the capability.

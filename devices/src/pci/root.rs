@@ -1,9 +1,11 @@
 //! The root complex: finds the function that a configuration or window access is for.
 //!
 //! ECAM (PCI Express Base, 7.2.2): bits 27:20 bus, 19:15 device, 14:12 function, 11:0 register.
-//! Only bus 0 exists. An access that no function answers reads as ones, as on the wire.
+//! Functions are on bus 0, or behind a bridge there. An access that no function answers reads as ones, as
+//! on the wire.
 //!
-//! Lock order: the bus's lock on the ECAM or window device, then one function's.
+//! Lock order: the bus's lock on the ECAM or window device, then one function's, then that of the card in
+//! its slot.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +30,12 @@ pub trait PciFunction: Send {
     fn bar_read(&mut self, bar: BarIndex, offset: u64, data: &mut [u8]);
     /// Takes what the guest writes at `offset` of a BAR.
     fn bar_write(&mut self, bar: BarIndex, offset: u64, data: &[u8]);
+    /// The function on another bus that this one, a bridge, passes configuration accesses on to.
+    fn behind(&self, _id: Bdf) -> Option<SharedFunction> {
+        None
+    }
+    /// Its slot loses power: back to the state after reset.
+    fn lose_power(&mut self) {}
 }
 
 /// A shared handle to a function.
@@ -41,7 +49,7 @@ type Locked<'a> = MutexGuard<'a, dyn PciFunction + 'static>;
 #[error("PCI slot {0} is taken")]
 pub struct SlotTaken(pub Bdf);
 
-/// The functions of bus 0.
+/// The functions of bus 0, and what is behind them.
 #[derive(Default, Clone)]
 pub struct Root {
     functions: BTreeMap<Bdf, SharedFunction>,
@@ -60,7 +68,8 @@ impl Root {
         Ok(())
     }
 
-    /// The device that answers in the ECAM range of bus 0, 1 MiB, for the functions inserted so far.
+    /// The device that answers in the ECAM range, 1 MiB for each bus from 0 on, for the functions
+    /// inserted so far and what is behind them.
     #[must_use]
     pub fn ecam(&self) -> SharedDevice {
         Arc::new(Mutex::new(Ecam(self.clone())))
@@ -85,11 +94,18 @@ impl Root {
         of_device.count() > 1
     }
 
-    fn at(&self, offset: u64) -> Option<(Locked<'_>, u16)> {
-        let id = u16::try_from(offset >> 12).ok()?;
-        let function = self.functions.get(&Bdf::from_requester_id(id))?;
+    /// The function at an offset of the ECAM, and the register of it.
+    fn at(&self, offset: u64) -> Option<(SharedFunction, u16)> {
+        let id = Bdf::from_requester_id(u16::try_from(offset >> 12).ok()?);
         let register = u16::try_from(offset & 0xfff).ok()?;
-        Some((lock(function), register))
+        let function = match id.bus() {
+            0 => self.functions.get(&id).cloned(),
+            _ => self
+                .functions
+                .values()
+                .find_map(|function| lock(function).behind(id)),
+        };
+        Some((function?, register))
     }
 }
 
@@ -103,10 +119,10 @@ struct Ecam(Root);
 
 impl MmioDevice for Ecam {
     fn read(&mut self, offset: u64, data: &mut [u8]) {
-        let Some((mut function, register)) = self.0.at(offset) else {
+        let Some((function, register)) = self.0.at(offset) else {
             return data.fill(0xff);
         };
-        function.config_read(register, data);
+        lock(&function).config_read(register, data);
         // Which functions a device has is a matter of the bus, not of function 0.
         let header_type = HEADER_TYPE.checked_sub(register).map(usize::from);
         if let Some(byte) = header_type.and_then(|at| data.get_mut(at))
@@ -117,8 +133,8 @@ impl MmioDevice for Ecam {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) {
-        if let Some((mut function, register)) = self.0.at(offset) {
-            function.config_write(register, data);
+        if let Some((function, register)) = self.0.at(offset) {
+            lock(&function).config_write(register, data);
         }
     }
 }
