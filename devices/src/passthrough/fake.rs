@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use iommu::Gpa;
+use iommu::{Gpa, Table};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::decode::{BarWindow, Span};
 use super::function::{PassthroughFunction, Wiring};
+use super::interface::{Acceptance, AcceptanceError};
 use super::physical::{BarMapper, PhysicalFunction, Signals};
 use crate::irq::{IntxLine, MsiController, MsiMessage, MsiVector};
 use crate::pci::{AddressSpace, BarIndex, Bdf};
@@ -30,6 +31,17 @@ pub(super) enum Call {
     Map(u8, Span, u64),
     Unmap(u8, Span),
     Route(usize, Option<MsiMessage>),
+    PutUnder(Table),
+}
+
+/// What the host does when a device is put under another table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Host {
+    #[default]
+    Follows,
+    Refuses,
+    CutsOff,
+    HasLostIt,
 }
 
 /// What the test keeps of the device.
@@ -38,6 +50,7 @@ pub(super) struct Log {
     calls: Arc<Mutex<Vec<Call>>>,
     vectors: Arc<Mutex<Vec<EventFd>>>,
     pub(super) refuse_vectors: Arc<Mutex<bool>>,
+    pub(super) host: Arc<Mutex<Host>>,
 }
 
 impl Log {
@@ -109,22 +122,29 @@ impl Fake {
 
     /// The function at 00:01.0, with everything connected.
     pub(super) fn function(self) -> PassthroughFunction {
+        let windows = vec![
+            BarWindow {
+                space: AddressSpace::Memory,
+                addresses: MEMORY..MEMORY_END,
+            },
+            BarWindow {
+                space: AddressSpace::Io,
+                addresses: 0..PORTS_END,
+            },
+        ];
+        self.behind(windows)
+    }
+
+    /// The same, where these addresses are passed on to it.
+    pub(super) fn behind(self, windows: Vec<BarWindow>) -> PassthroughFunction {
         let log = self.log.clone();
         let wiring = Wiring {
             bdf: Bdf::new(0, 1, 0).unwrap(),
-            windows: vec![
-                BarWindow {
-                    space: AddressSpace::Memory,
-                    addresses: MEMORY..MEMORY_END,
-                },
-                BarWindow {
-                    space: AddressSpace::Io,
-                    addresses: 0..PORTS_END,
-                },
-            ],
+            windows,
             mapper: Box::new(Mapper(log.clone())),
-            controller: Arc::new(Controller(log)),
+            controller: Arc::new(Controller(log.clone())),
             pin: Some(Box::new(Pin(event(), event()))),
+            acceptance: Some(Box::new(Tables(log.clone()))),
         };
         PassthroughFunction::new(Box::new(self), wiring).unwrap()
     }
@@ -212,6 +232,23 @@ impl BarMapper for Mapper {
     fn unmap(&mut self, bar: BarIndex, span: Span) -> io::Result<()> {
         self.0.push(Call::Unmap(bar.number(), span));
         Ok(())
+    }
+}
+
+struct Tables(Log);
+
+impl Acceptance for Tables {
+    fn put_under(&mut self, table: Table) -> Result<(), AcceptanceError> {
+        self.0.push(Call::PutUnder(table));
+        match *self.0.host.lock().unwrap() {
+            Host::Follows | Host::HasLostIt => Ok(()),
+            Host::Refuses => Err(AcceptanceError::Refused("no".into())),
+            Host::CutsOff => Err(AcceptanceError::CutOff("no".into())),
+        }
+    }
+
+    fn is_sound(&self) -> bool {
+        *self.0.host.lock().unwrap() != Host::HasLostIt
     }
 }
 

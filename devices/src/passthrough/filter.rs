@@ -15,6 +15,8 @@
 //! by tables that are not ours; ACS, ARI, DPC, L1 substates, PTM and error reporting belong to the
 //! host's root port; TDISP by DOE and IDE is the host's to negotiate.
 
+use std::io;
+
 use crate::pci::capability::{self as list, Capability, byte, dword, word};
 use crate::pci::registers as reg;
 use crate::pci::{Bar, BarError, BarIndex, BarKind, ConfigSpace, MsiCapability, MsixCapability};
@@ -35,11 +37,19 @@ const EXPRESS_INTEGRATED_ENDPOINT: u16 = 0x90;
 const EXPRESS_RESET: u32 = 1 << 28;
 /// Advanced features: the same.
 const ADVANCED_RESET: u8 = 1 << 1;
+/// Upper byte of device control: extended tags, phantom functions, no snoop.
+const EXPRESS_CONTROL: u8 = 1 << 0 | 1 << 1 | 1 << 3;
+/// Upper byte of device control 2: tags of 10 bits.
+const EXPRESS_CONTROL_2: u8 = 1 << 4;
+/// Power management control and status: leaving D3hot is no reset.
+const NO_SOFT_RESET: u8 = 1 << 3;
+/// The power state field of power management control and status; 0 is D0.
+pub(super) const POWER_STATE: u8 = 0b11;
 /// Registers that only a function with a link or a slot has, by offset into the capability.
 const EXPRESS_LINK_AND_SLOT: [std::ops::Range<u16>; 2] = [0x0c..0x24, 0x2c..0x3c];
 
 /// Why a device cannot be shown to a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A BAR is not as the specification has it.
     #[error("the device has a malformed base address register")]
@@ -51,8 +61,26 @@ pub enum BuildError {
     #[error("the MSI-X table of the device is not within {0}")]
     MsixTable(BarIndex),
     /// The device's configuration space could not be read.
+    #[error("its configuration space cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// The device's configuration space ends before its header does.
     #[error("configuration space of {0} bytes is too short")]
     Short(usize),
+}
+
+/// Bits of one byte of the device's registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Guarded {
+    /// Which byte.
+    pub(super) at: u16,
+    /// Which bits.
+    pub(super) mask: u8,
+}
+
+impl Guarded {
+    const fn new(at: u16, mask: u8) -> Self {
+        Self { at, mask }
+    }
 }
 
 /// A device's configuration space as the guest sees it after reset, and what is in it.
@@ -65,6 +93,8 @@ pub(super) struct Layout {
     pub(super) power: Option<u16>,
     /// The register byte and its bit that ask for a function-level reset.
     pub(super) reset: Vec<(u16, u8)>,
+    /// Bits of the device's own registers that must not change while its interface is locked.
+    pub(super) guarded: Vec<Guarded>,
     /// 0 none, 1 to 4 INTA to INTD.
     pub(super) pin: u8,
 }
@@ -87,6 +117,7 @@ impl Layout {
             msix: None,
             power: None,
             reset: Vec::new(),
+            guarded: Vec::new(),
             pin: byte(image, reg::INTERRUPT_PIN)
                 .filter(|pin| *pin <= 4)
                 .unwrap_or(0),
@@ -136,6 +167,9 @@ impl Layout {
             list::POWER_MANAGEMENT => {
                 self.power = Some(at + 4);
                 self.pass_capability(capability, 8);
+                let keeps = byte(image, at + 4).is_some_and(|now| now & NO_SOFT_RESET != 0);
+                self.guarded
+                    .extend((!keeps).then_some(Guarded::new(at + 4, POWER_STATE)));
             }
             list::VITAL_PRODUCT_DATA | list::SUBSYSTEM | list::SATA => {
                 self.pass_capability(capability, 8);
@@ -153,6 +187,10 @@ impl Layout {
                 self.install_express(image, capability);
                 let capable = dword(image, at + 4).is_some_and(|caps| caps & EXPRESS_RESET != 0);
                 self.reset.extend(capable.then_some((at + 9, 1 << 7)));
+                let controls = [(9, EXPRESS_CONTROL), (0x29, EXPRESS_CONTROL_2)];
+                let there = controls.into_iter().filter(|(at, _)| *at < capability.room);
+                self.guarded
+                    .extend(there.map(|(offset, mask)| Guarded::new(at + offset, mask)));
             }
             list::MSI => {
                 self.msi = MsiCapability::read_from(image, capability);

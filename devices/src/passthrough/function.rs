@@ -4,20 +4,21 @@ use std::io;
 use std::sync::Arc;
 
 use super::decode::{BarWindow, Decoder};
-use super::filter::{BuildError, Layout};
+use super::filter::{BuildError, Layout, POWER_STATE};
+use super::interface::{Acceptance, Interface};
+use super::lockdown::Lockdown;
 use super::physical::{BarMapper, PhysicalFunction};
 use super::signalling::{Signalling, Wanted};
+use super::tdi::Incident;
 use crate::irq::{IntxLine, MsiController};
+use crate::pci::capability::dword;
 use crate::pci::registers::{
-    COMMAND, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, INTERRUPT_PIN,
+    COMMAND, COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_IO, COMMAND_MEMORY, INTERRUPT_PIN,
 };
-use crate::pci::{AddressSpace, Bar, BarIndex, Bdf, ConfigSpace, MsixTable, PciFunction};
+use crate::pci::{AddressSpace, Bar, BarIndex, BarKind, Bdf, ConfigSpace, MsixTable, PciFunction};
 use crate::rate_limit::RateLimit;
 
 static ACCESS_FAILURES: RateLimit = RateLimit::per_second(5);
-
-/// The power state field of power-management control and status; 0 is D0.
-const POWER_STATE: u8 = 0b11;
 
 /// What a function is connected to on the guest's side.
 pub struct Wiring {
@@ -31,15 +32,17 @@ pub struct Wiring {
     pub controller: Arc<dyn MsiController>,
     /// The wire of the interrupt pin; without one the guest sees no pin.
     pub pin: Option<Box<dyn IntxLine>>,
+    /// What puts the function's DMA under T1 and back; without it has no interface to lock.
+    pub acceptance: Option<Box<dyn Acceptance>>,
 }
 
 /// A device of the host, on the guest's root bus.
 pub struct PassthroughFunction {
-    physical: Box<dyn PhysicalFunction>,
-    bdf: Bdf,
+    pub(super) physical: Box<dyn PhysicalFunction>,
+    pub(super) bdf: Bdf,
     /// As after reset.
-    layout: Layout,
-    space: ConfigSpace,
+    pub(super) layout: Layout,
+    pub(super) space: ConfigSpace,
     table: MsixTable,
     decoder: Decoder,
     signalling: Signalling,
@@ -47,6 +50,9 @@ pub struct PassthroughFunction {
     powered: bool,
     /// What the device's own command register was last set to.
     command: Option<u16>,
+    pub(super) interface: Option<Interface>,
+    /// While the interface is locked.
+    pub(super) lockdown: Option<Lockdown>,
     life: Life,
 }
 
@@ -64,10 +70,16 @@ impl PassthroughFunction {
     /// When the device is not an endpoint, or its registers are malformed.
     pub fn new(physical: Box<dyn PhysicalFunction>, wiring: Wiring) -> Result<Self, BuildError> {
         let mut image = vec![0; usize::from(physical.config_bytes())];
-        if physical.config_read(0, &mut image).is_err() {
-            return Err(BuildError::Short(0));
-        }
-        let mut layout = Layout::of(&image, |bar| physical.bar_bytes(bar))?;
+        let read = physical.config_read(0, &mut image);
+        read.map_err(BuildError::Unreadable)?;
+        // Drivers fail on a BAR without an address: one that can have none is not there.
+        let spaces: Vec<_> = wiring.windows.iter().map(|window| window.space).collect();
+        let bar_bytes = |bar: BarIndex| {
+            let kind = dword(&image, bar.register()).map(BarKind::of_register);
+            let io = kind == Some(BarKind::Io) && !spaces.contains(&AddressSpace::Io);
+            if io { 0 } else { physical.bar_bytes(bar) }
+        };
+        let mut layout = Layout::of(&image, bar_bytes)?;
         if wiring.pin.is_none() || layout.pin == 0 {
             layout.pin = 0;
             layout.space.emulate(INTERRUPT_PIN, [0], [0]);
@@ -89,6 +101,8 @@ impl PassthroughFunction {
             signalling: Signalling::new(wiring.controller, wiring.bdf, pin),
             powered: true,
             command: None,
+            interface: wiring.acceptance.map(Interface::new),
+            lockdown: None,
             life: Life::Live,
             layout,
             physical,
@@ -107,6 +121,7 @@ impl PassthroughFunction {
     /// and does no DMA. From now on the guest finds nothing there.
     pub fn shut_down(&mut self) {
         if self.life == Life::Live {
+            self.suffer(Incident::ConventionalReset);
             self.reset();
             self.life = Life::Ended;
         }
@@ -126,25 +141,53 @@ impl PassthroughFunction {
 
     /// Makes decoding, the device's command register and interrupts follow the registers. BARs go
     /// before the device stops to answer, and come after it has begun to.
-    fn apply(&mut self) {
-        let Self { space, powered, .. } = self;
-        let wanted = |bar: &Bar| wanted_address(space, *powered, bar);
+    pub(super) fn apply(&mut self) {
+        let answers: Vec<_> = self
+            .layout
+            .bars
+            .iter()
+            .map(|bar| self.answers(bar))
+            .collect();
+        let wanted = |bar: &Bar| wanted_address(&answers, bar);
         self.decoder.retract(wanted);
         self.forward_command();
-        let Self { space, powered, .. } = self;
-        let wanted = |bar: &Bar| wanted_address(space, *powered, bar);
         self.decoder.place(wanted);
         let signals = self.wanted_signals();
         self.signalling.apply(&signals, self.physical.as_mut());
     }
 
     fn forward_command(&mut self) {
-        let command = self.space.u16(COMMAND);
+        let command = self.command_in_force();
         if self.command != Some(command) {
             let written = self.physical.config_write(COMMAND, &command.to_le_bytes());
             report(self.bdf, "write of the command register", &written);
             self.command = Some(command);
         }
+    }
+
+    /// The guest's command register, but for what a locked interface holds back.
+    fn command_in_force(&self) -> u16 {
+        let command = self.space.u16(COMMAND);
+        self.lockdown
+            .as_ref()
+            .map_or(command, |lockdown| lockdown.command(command))
+    }
+
+    /// Where a BAR answers while it is enabled.
+    pub(super) fn address_in_force(&self, bar: &Bar) -> u64 {
+        let lockdown = self.lockdown.as_ref();
+        let locked = lockdown.and_then(|lockdown| lockdown.address(bar));
+        locked.unwrap_or_else(|| bar.address(&self.space))
+    }
+
+    /// Where a BAR is to answer, by what the guest has programmed.
+    fn answers(&self, bar: &Bar) -> Option<(BarIndex, u64)> {
+        let enable = match bar.space() {
+            AddressSpace::Io => COMMAND_IO,
+            AddressSpace::Memory => COMMAND_MEMORY,
+        };
+        let decodes = self.powered && self.command_in_force() & enable != 0;
+        decodes.then(|| (bar.index(), self.address_in_force(bar)))
     }
 
     fn wanted_signals(&self) -> Wanted {
@@ -169,6 +212,56 @@ impl PassthroughFunction {
         let bits = &self.layout.reset;
         bits.iter()
             .any(|&(at, bit)| written(register, data, at).is_some_and(|new| new & bit != 0))
+    }
+
+    /// Whether a write takes the device's permission to do DMA away.
+    fn ends_bus_master(&self, register: u16, data: &[u8]) -> bool {
+        let [bit, _] = COMMAND_BUS_MASTER.to_le_bytes();
+        let was = self.space.u16(COMMAND) & COMMAND_BUS_MASTER != 0;
+        was && written(register, data, COMMAND).is_some_and(|new| new & bit == 0)
+    }
+
+    /// Passes a write on to the device, but for what a locked interface holds back.
+    pub(super) fn write_physical(&mut self, register: u16, data: &[u8]) {
+        let mut data = data.to_vec();
+        if let Some(lockdown) = &mut self.lockdown
+            && let Some(withheld) = lockdown.defer(
+                &self.layout.guarded,
+                (register, &mut data),
+                self.physical.as_ref(),
+            )
+        {
+            self.withhold(withheld);
+        }
+        // A device that leaves D0 stops answering: its pages go first.
+        let power = self.layout.power;
+        let state = power.and_then(|at| written(register, &data, at));
+        if state.is_some_and(|state| state & POWER_STATE != 0) {
+            self.powered = false;
+            self.decoder.retract(|_| None);
+        }
+        let result = self.physical.config_write(register, &data);
+        report(self.bdf, "configuration write", &result);
+        if let (Some(at), Some(_)) = (power, state) {
+            let mut now = [0];
+            let read = self.physical.config_read(at, &mut now);
+            self.powered = read.is_ok() && now[0] & POWER_STATE == 0;
+        }
+    }
+
+    /// Has the guest's registers take a write; what goes to the device comes back.
+    fn write_registers(&mut self, register: u16, data: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        let before = self.lockdown.is_some().then(|| self.space.clone());
+        let mut passed_on = Vec::new();
+        self.space.write(register, data, |register, data| {
+            passed_on.push((register, data.to_vec()));
+        });
+        if let (Some(lockdown), Some(before)) = (&mut self.lockdown, before) {
+            for withheld in lockdown.note(&before, &self.space, &self.layout.bars) {
+                self.withhold(withheld);
+            }
+        }
+        passed_on
     }
 
     /// The MSI pending bits are the only register of ours that changes by itself.
@@ -203,6 +296,9 @@ impl PciFunction for PassthroughFunction {
                 data.fill(0xff);
             }
         });
+        if let Some(lockdown) = &self.lockdown {
+            lockdown.show(register, data);
+        }
     }
 
     fn config_write(&mut self, register: u16, data: &[u8]) {
@@ -210,26 +306,16 @@ impl PciFunction for PassthroughFunction {
             return;
         }
         if self.asks_for_reset(register, data) {
+            self.suffer(Incident::FunctionReset);
             self.reset();
             self.apply();
             return;
         }
-        // A device that leaves D0 stops answering: its pages go first.
-        let power = self.layout.power;
-        let state = power.and_then(|at| written(register, data, at));
-        if state.is_some_and(|state| state & POWER_STATE != 0) {
-            self.powered = false;
-            self.decoder.retract(|_| None);
+        if self.ends_bus_master(register, data) {
+            self.suffer(Incident::ConfigChanged);
         }
-        let (physical, bdf) = (self.physical.as_ref(), self.bdf);
-        self.space.write(register, data, |register, data| {
-            let result = physical.config_write(register, data);
-            report(bdf, "configuration write", &result);
-        });
-        if let (Some(at), Some(_)) = (power, state) {
-            let mut now = [0];
-            let read = self.physical.config_read(at, &mut now);
-            self.powered = read.is_ok() && now[0] & POWER_STATE == 0;
+        for (register, data) in self.write_registers(register, data) {
+            self.write_physical(register, &data);
         }
         self.apply();
     }
@@ -279,6 +365,14 @@ impl PciFunction for PassthroughFunction {
         let result = self.physical.bar_write(bar, offset, data);
         report(self.bdf, "BAR write", &result);
     }
+
+    fn lose_power(&mut self) {
+        if self.life == Life::Live {
+            self.suffer(Incident::ConventionalReset);
+            self.reset();
+            self.apply();
+        }
+    }
 }
 
 impl Drop for PassthroughFunction {
@@ -287,14 +381,10 @@ impl Drop for PassthroughFunction {
     }
 }
 
-/// Where a BAR is to answer, by what the guest has programmed.
-fn wanted_address(space: &ConfigSpace, powered: bool, bar: &Bar) -> Option<u64> {
-    let enable = match bar.space() {
-        AddressSpace::Io => COMMAND_IO,
-        AddressSpace::Memory => COMMAND_MEMORY,
-    };
-    let decodes = powered && space.u16(COMMAND) & enable != 0;
-    decodes.then(|| bar.address(space))
+/// Where a BAR is to answer, by `answers`.
+fn wanted_address(answers: &[Option<(BarIndex, u64)>], bar: &Bar) -> Option<u64> {
+    let mut answers = answers.iter().flatten();
+    answers.find_map(|(index, at)| (*index == bar.index()).then_some(*at))
 }
 
 /// What a write puts into the byte `at`, if it covers it.

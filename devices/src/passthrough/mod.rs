@@ -23,12 +23,17 @@ mod decode;
 mod fake;
 mod filter;
 mod function;
+mod interface;
+mod lockdown;
 mod physical;
 mod signalling;
+pub mod tdi;
 #[cfg(test)]
 mod tests;
 
 pub use decode::{BarWindow, Span};
 pub use filter::BuildError;
 pub use function::{PassthroughFunction, Wiring};
+pub use interface::{Acceptance, AcceptanceError, InterfaceError, InterfaceStatus, TrustedDma};
+pub use lockdown::Withheld;
 pub use physical::{BarMapper, PhysicalFunction, Signals};
