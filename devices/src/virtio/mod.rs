@@ -16,6 +16,7 @@
 //!                                                  └─► serve_apart: the same, and others may take the next
 //! ```
 
+pub mod block;
 mod chain;
 mod common;
 mod counters;
