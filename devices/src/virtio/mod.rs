@@ -19,6 +19,7 @@
 pub mod block;
 mod chain;
 mod common;
+pub mod console;
 mod counters;
 mod device;
 #[cfg(test)]
@@ -29,8 +30,10 @@ mod interrupts;
 pub mod iommu;
 mod layout;
 mod memory;
+pub mod net;
 mod queue;
 pub mod ring;
+pub mod rng;
 pub mod status;
 #[cfg(test)]
 mod tests;
