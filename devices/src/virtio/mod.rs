@@ -37,6 +37,7 @@ pub mod rng;
 pub mod status;
 #[cfg(test)]
 mod tests;
+pub mod vhost;
 mod virtqueue;
 mod wiring;
 

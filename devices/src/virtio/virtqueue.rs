@@ -22,6 +22,7 @@ use super::counters::QueueCounters;
 use super::interrupts::Sender;
 use super::memory::DeviceMemory;
 use super::ring::{Ring, RingError, Turn};
+use super::vhost::HandedRing;
 use crate::pci::Bdf;
 use crate::rate_limit::RateLimit;
 
@@ -186,6 +187,20 @@ impl<M: DeviceMemory> Virtqueue<M> {
             line.give_up(error);
         };
         served.inspect_err(give_up).ok()
+    }
+
+    /// The ring as somebody else can serve it, with `index` for its number. `None` while the driver is
+    /// not ready, has not let the function use memory, or does not use the ring.
+    pub(super) fn hand_over(&self, index: usize) -> Option<HandedRing> {
+        let Inner { line, .. } = &*self.0;
+        let setup = self.slot().ring.as_ref()?.setup();
+        let interrupt = line.sender.event(self.vector());
+        let serving = line.serving.load(Ordering::SeqCst);
+        serving.then_some(HandedRing {
+            index,
+            setup,
+            interrupt,
+        })
     }
 
     /// What the queue has done.
