@@ -1,99 +1,17 @@
 //! One assigned function: its regions, through checked accesses.
-#![expect(unsafe_code, reason = "borrows the descriptor that vfio-ioctls owns")]
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use vfio_ioctls::{VfioDevice, VfioError};
+use hostcall::gate;
+use vfio_ioctls::VfioDevice;
 use vm_memory::FileOffset;
 use vm_memory::mmap::{MmapRegion, MmapRegionError};
 
-use crate::container::Container;
 use crate::interrupt::Enabled;
 use crate::region::{Region, RegionIndex, Span};
-use crate::sysfs::{Member, Sysfs, is_vfio};
-
-/// Why a function could not be opened. Nothing of the host has changed.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// There is no such function.
-    #[error("{0}: this host has no such function")]
-    Missing(String),
-    /// It is in no IOMMU group.
-    #[error("{0}: in no IOMMU group, so its DMA cannot be confined")]
-    NoGroup(String),
-    /// A host driver has it.
-    #[error("{function}: device still bound to host driver {driver}")]
-    HostDriver {
-        /// The function.
-        function: String,
-        /// The driver.
-        driver: String,
-    },
-    /// No driver has it, so that VFIO does not either.
-    #[error("{0}: device not bound to vfio-pci")]
-    Unbound(String),
-    /// Another function that it cannot be told apart from belongs to the host.
-    #[error("{function}: shares IOMMU group {group} with {}", list(members))]
-    ForeignMembers {
-        /// The function.
-        function: String,
-        /// The group.
-        group: String,
-        /// Who holds the group.
-        members: Vec<Member>,
-    },
-    /// The group's node may not be opened.
-    #[error("{function}: no permission to open /dev/vfio/{group}")]
-    Permission {
-        /// The function.
-        function: String,
-        /// The group.
-        group: String,
-    },
-    /// Another process has the group.
-    #[error("{function}: /dev/vfio/{group} is in use by another process")]
-    Busy {
-        /// The function.
-        function: String,
-        /// The group.
-        group: String,
-    },
-    /// A call failed for another reason.
-    #[error("{function}: cannot be opened through VFIO")]
-    Vfio {
-        /// The function.
-        function: String,
-        /// What failed.
-        #[source]
-        source: Box<VfioError>,
-    },
-    /// VFIO describes the function in a way that cannot be used.
-    #[error("{function}: VFIO reports {what}")]
-    Malformed {
-        /// The function.
-        function: String,
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The descriptor could not be duplicated.
-    #[error("{function}: no descriptor for its regions")]
-    Descriptor {
-        /// The function.
-        function: String,
-        /// The reason.
-        #[source]
-        source: io::Error,
-    },
-}
-
-fn list(members: &[Member]) -> String {
-    let names: Vec<String> = members.iter().map(Member::to_string).collect();
-    names.join(", ")
-}
 
 /// Why an access to a region failed.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +33,7 @@ pub enum AccessError {
     Call {
         /// The function.
         function: String,
-        /// `read`, `write` or `mmap`.
+        /// `pread`, `pwrite` or `mmap`.
         call: &'static str,
         /// The region.
         region: RegionIndex,
@@ -132,79 +50,15 @@ pub enum AccessError {
 /// A PCI function that VFIO has handed to this process.
 pub struct Function {
     // Dropped first: the group can leave its container only when no descriptor is open.
-    file: Arc<File>,
+    pub(crate) file: Arc<File>,
     pub(crate) device: VfioDevice,
-    name: String,
-    bars: [Region; 6],
-    config: Region,
+    pub(crate) name: String,
+    pub(crate) bars: [Region; 6],
+    pub(crate) config: Region,
     pub(crate) enabled: Mutex<Enabled>,
 }
 
 impl Function {
-    /// Opens the function at `sysfs` into `container`.
-    ///
-    /// # Errors
-    /// When it is not free to be assigned, or VFIO fails; the host is then as it was.
-    pub fn open(container: &Container, sysfs: &Sysfs) -> Result<Self, OpenError> {
-        let group = Self::check(sysfs)?;
-        let function = sysfs.name();
-        let device = VfioDevice::new(sysfs.path(), container.inner().clone(), false)
-            .map_err(|error| open_error(&function, &group, error))?;
-        // SAFETY: `device` owns the descriptor and outlives this borrow.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
-        let file = borrowed.try_clone_to_owned();
-        let file = file.map_err(|source| OpenError::Descriptor {
-            function: function.clone(),
-            source,
-        })?;
-        let config = Region::read_from(&device, RegionIndex::CONFIG);
-        // vfio-ioctls skips a region that it cannot query, which would shift all later ones.
-        if !matches!(config.size(), 256 | 4096) || !config.is_writable() {
-            let what = "a configuration space of neither 256 nor 4096 bytes";
-            return Err(OpenError::Malformed { function, what });
-        }
-        let bars = RegionIndex::BARS.map(|index| Region::read_from(&device, index));
-        Ok(Self {
-            file: Arc::new(file.into()),
-            device,
-            name: function,
-            bars,
-            config,
-            enabled: Mutex::default(),
-        })
-    }
-
-    /// Whether the function at `sysfs` is free to be assigned, by what sysfs says; the name of its
-    /// group. Opens and changes nothing.
-    ///
-    /// # Errors
-    /// When it is missing, or it or its group is held by a host driver.
-    pub fn check(sysfs: &Sysfs) -> Result<String, OpenError> {
-        let function = sysfs.name();
-        if !sysfs.exists() {
-            return Err(OpenError::Missing(function));
-        }
-        let Some(group) = sysfs.group() else {
-            return Err(OpenError::NoGroup(function));
-        };
-        match sysfs.driver() {
-            None => return Err(OpenError::Unbound(function)),
-            Some(driver) if !is_vfio(&driver) => {
-                return Err(OpenError::HostDriver { function, driver });
-            }
-            Some(_) => {}
-        }
-        let members = sysfs.foreign_members();
-        if !members.is_empty() {
-            return Err(OpenError::ForeignMembers {
-                function,
-                group,
-                members,
-            });
-        }
-        Ok(group)
-    }
-
     /// The function's address on the host, as sysfs spells it.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -231,8 +85,8 @@ impl Function {
         data: &mut [u8],
     ) -> Result<(), AccessError> {
         let at = self.locate(region, offset, data.len())?;
-        let result = self.file.read_exact_at(data, at);
-        result.map_err(|source| self.failed("read", region, (offset, data.len()), source))
+        let result = gate("pread").and_then(|()| self.file.read_exact_at(data, at));
+        result.map_err(|source| self.failed("pread", region, (offset, data.len()), source))
     }
 
     /// Writes `data` to `offset` of a region.
@@ -241,8 +95,8 @@ impl Function {
     /// When the access leaves the region, or the function does not take it.
     pub fn write(&self, region: RegionIndex, offset: u64, data: &[u8]) -> Result<(), AccessError> {
         let at = self.locate(region, offset, data.len())?;
-        let result = self.file.write_all_at(data, at);
-        result.map_err(|source| self.failed("write", region, (offset, data.len()), source))
+        let result = gate("pwrite").and_then(|()| self.file.write_all_at(data, at));
+        result.map_err(|source| self.failed("pwrite", region, (offset, data.len()), source))
     }
 
     /// Maps `span` of a region into this process, readable and writable, until it is dropped.
@@ -258,13 +112,13 @@ impl Function {
             return Err(self.outside(region, span.start, bytes));
         }
         let offset = FileOffset::from_arc(Arc::clone(&self.file), at);
-        MmapRegion::from_file(offset, bytes).map_err(|error| {
-            let source = match error {
+        let mapped = gate("mmap").and_then(|()| {
+            MmapRegion::from_file(offset, bytes).map_err(|error| match error {
                 MmapRegionError::Mmap(source) => source,
                 other => io::Error::other(other),
-            };
-            self.failed("mmap", region, (span.start, bytes), source)
-        })
+            })
+        });
+        mapped.map_err(|source| self.failed("mmap", region, (span.start, bytes), source))
     }
 
     fn locate(&self, region: RegionIndex, offset: u64, bytes: usize) -> Result<u64, AccessError> {
@@ -303,21 +157,5 @@ impl Function {
 impl std::fmt::Debug for Function {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Function").field(&self.name).finish()
-    }
-}
-
-/// Tells apart the failures that an operator can do something about.
-fn open_error(function: &str, group: &str, error: VfioError) -> OpenError {
-    let (function, group) = (function.to_owned(), group.to_owned());
-    if let VfioError::OpenGroup(source, _) = &error {
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => return OpenError::Permission { function, group },
-            io::ErrorKind::ResourceBusy => return OpenError::Busy { function, group },
-            _ => {}
-        }
-    }
-    OpenError::Vfio {
-        function,
-        source: Box::new(error),
     }
 }

@@ -21,18 +21,22 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::{MutexGuard, PoisonError};
 
+use hostcall::gate;
 use vfio_bindings::bindings::vfio::{
     VFIO_BASE, VFIO_IRQ_INFO_NORESIZE, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
     VFIO_PCI_INTX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_TYPE,
 };
-use vfio_ioctls::VfioError;
+use vfio_ioctls::{VfioDevice, VfioError};
 use vmm_sys_util::eventfd::EventFd;
 use vmm_sys_util::ioctl::ioctl_with_ptr;
 use vmm_sys_util::ioctl_io_nr;
 
-use crate::Function;
+use crate::{Function, error};
 
 ioctl_io_nr!(VFIO_DEVICE_SET_IRQS, VFIO_TYPE as u32, VFIO_BASE + 10);
+
+/// The call that all of this comes down to.
+const SET_IRQS: &str = "VFIO_DEVICE_SET_IRQS";
 
 /// 32-bit words of `struct vfio_irq_set` before its data: argsz, flags, index, start, count.
 const IRQ_SET_WORDS: usize = 5;
@@ -102,21 +106,21 @@ pub enum InterruptError {
         /// How many are wanted.
         wanted: usize,
     },
-    /// A call of vfio-ioctls failed.
-    #[error("{function}: {call} of its {kind:?} interrupts")]
+    /// A call failed.
+    #[error("{function}: {action} of its {kind:?} interrupts: {SET_IRQS} failed")]
     Call {
         /// The function.
         function: String,
         /// The kind.
         kind: InterruptKind,
         /// What was being done.
-        call: &'static str,
+        action: &'static str,
         /// The reason.
         #[source]
-        source: Box<VfioError>,
+        source: io::Error,
     },
     /// Vectors could not be added.
-    #[error("{function}: VFIO_DEVICE_SET_IRQS for MSI-X vectors from {first}")]
+    #[error("{function}: {SET_IRQS} for MSI-X vectors from {first}")]
     Add {
         /// The function.
         function: String,
@@ -172,8 +176,9 @@ impl Function {
         match interrupts {
             Interrupts::Intx { trigger, resample } => self.enable_intx(trigger, resample)?,
             Interrupts::Msi(events) | Interrupts::Msix(events) => {
-                let result = self.device.enable_irq(kind.index(), events.to_vec());
-                result.map_err(|source| self.call("enabling", kind, source))?;
+                self.set("enabling", kind, |device| {
+                    device.enable_irq(kind.index(), events.to_vec())
+                })?;
             }
         }
         *enabled = Some((kind, count));
@@ -192,8 +197,7 @@ impl Function {
         let Some((kind, _)) = enabled.take() else {
             return Ok(());
         };
-        let result = self.device.disable_irq(kind.index());
-        result.map_err(|source| self.call("disabling", kind, source))
+        self.set("disabling", kind, |device| device.disable_irq(kind.index()))
     }
 
     fn enabled(&self) -> MutexGuard<'_, Enabled> {
@@ -203,15 +207,16 @@ impl Function {
 
     fn enable_intx(&self, trigger: &EventFd, resample: &EventFd) -> Result<(), InterruptError> {
         let kind = InterruptKind::Intx;
-        let result = self.device.enable_irq(kind.index(), vec![trigger]);
-        result.map_err(|source| self.call("enabling", kind, source))?;
-        let result = self
-            .device
-            .set_irq_resample_fd(kind.index(), vec![resample]);
-        result.map_err(|source| {
+        let index = kind.index();
+        self.set("enabling", kind, |device| {
+            device.enable_irq(index, vec![trigger])
+        })?;
+        let resampled = self.set("setting the resample event", kind, |device| {
+            device.set_irq_resample_fd(index, vec![resample])
+        });
+        resampled.inspect_err(|_| {
             // Without resample the first interrupt would be the last: better none at all.
-            let _ = self.device.disable_irq(kind.index());
-            self.call("setting the resample event", kind, source)
+            let _ = self.set("disabling", kind, |device| device.disable_irq(index));
         })
     }
 
@@ -225,25 +230,35 @@ impl Function {
     /// Turns on the vectors from `first` to the end of `events`; those below stay as they are.
     fn add_msix(&self, events: &[&EventFd], first: u32) -> Result<(), InterruptError> {
         let set = irq_set(VFIO_PCI_MSIX_IRQ_INDEX, first, events);
+        let failed = |source| InterruptError::Add {
+            function: self.name().to_owned(),
+            first,
+            source,
+        };
+        gate(SET_IRQS).map_err(failed)?;
         // SAFETY: `set` is a vfio_irq_set whose argsz is its own length; the kernel only reads it.
         let result = unsafe { ioctl_with_ptr(&self.device, VFIO_DEVICE_SET_IRQS(), set.as_ptr()) };
         if result == 0 {
             return Ok(());
         }
-        Err(InterruptError::Add {
-            function: self.name().to_owned(),
-            first,
-            source: io::Error::last_os_error(),
-        })
+        Err(failed(io::Error::last_os_error()))
     }
 
-    fn call(&self, call: &'static str, kind: InterruptKind, source: VfioError) -> InterruptError {
-        InterruptError::Call {
+    /// One call of vfio-ioctls about interrupts.
+    fn set(
+        &self,
+        action: &'static str,
+        kind: InterruptKind,
+        call: impl FnOnce(&VfioDevice) -> Result<(), VfioError>,
+    ) -> Result<(), InterruptError> {
+        let done =
+            gate(SET_IRQS).and_then(|()| call(&self.device).map_err(|error| error::call(error).1));
+        done.map_err(|source| InterruptError::Call {
             function: self.name().to_owned(),
             kind,
-            call,
-            source: Box::new(source),
-        }
+            action,
+            source,
+        })
     }
 }
 

@@ -12,9 +12,11 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 
+use hostcall::gate;
 use vfio_bindings::bindings::vfio::{
-    VFIO_BASE, VFIO_GROUP_FLAGS_VIABLE, VFIO_IOMMU_INFO_CAPS, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE,
-    VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, VFIO_TYPE, VFIO_TYPE1v2_IOMMU, vfio_group_status,
+    VFIO_BASE, VFIO_GROUP_FLAGS_VIABLE, VFIO_IOMMU_INFO_CAPS, VFIO_IOMMU_INFO_PGSIZES,
+    VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, VFIO_TYPE,
+    VFIO_TYPE1v2_IOMMU, vfio_group_status,
 };
 use vmm_sys_util::ioctl::{ioctl_with_mut_ptr, ioctl_with_mut_ref, ioctl_with_ref, ioctl_with_val};
 use vmm_sys_util::ioctl_io_nr;
@@ -23,6 +25,11 @@ ioctl_io_nr!(SET_IOMMU, VFIO_TYPE.into(), VFIO_BASE + 2);
 ioctl_io_nr!(GROUP_GET_STATUS, VFIO_TYPE.into(), VFIO_BASE + 3);
 ioctl_io_nr!(GROUP_SET_CONTAINER, VFIO_TYPE.into(), VFIO_BASE + 4);
 ioctl_io_nr!(IOMMU_GET_INFO, VFIO_TYPE.into(), VFIO_BASE + 12);
+
+const SET_CONTAINER: &str = "VFIO_GROUP_SET_CONTAINER";
+const SET_TYPE: &str = "VFIO_SET_IOMMU";
+const GET_INFO: &str = "VFIO_IOMMU_GET_INFO";
+const GET_STATUS: &str = "VFIO_GROUP_GET_STATUS";
 
 /// Bytes of `struct vfio_iommu_type1_info` up to the capability chain.
 const INFO_BYTES: usize = 24;
@@ -92,14 +99,16 @@ pub fn iova_ranges(group: u32) -> Result<Vec<RangeInclusive<u64>>, IovaError> {
     };
 
     let container_fd = container.as_raw_fd();
+    gate(SET_CONTAINER).map_err(failed(SET_CONTAINER))?;
     // SAFETY: the kernel reads one int, which outlives the call.
     let result = unsafe { ioctl_with_ref(&member, GROUP_SET_CONTAINER(), &container_fd) };
-    checked(result).map_err(failed("VFIO_GROUP_SET_CONTAINER"))?;
+    checked(result).map_err(failed(SET_CONTAINER))?;
+    gate(SET_TYPE).map_err(failed(SET_TYPE))?;
     // SAFETY: the argument is a number, not a pointer.
     let result = unsafe { ioctl_with_val(&container, SET_IOMMU(), VFIO_TYPE1v2_IOMMU.into()) };
-    checked(result).map_err(failed("VFIO_SET_IOMMU"))?;
+    checked(result).map_err(failed(SET_TYPE))?;
 
-    let info = type1_info(&container).map_err(failed("VFIO_IOMMU_GET_INFO"))?;
+    let info = type1_info(&container).map_err(failed(GET_INFO))?;
     parse_ranges(&info).ok_or(IovaError::NoAnswer { group })
 }
 
@@ -118,14 +127,16 @@ fn open(path: &str, group: u32) -> Result<File, IovaError> {
 }
 
 fn require_viable(member: &File, group: u32) -> Result<(), IovaError> {
+    let failed = |source| IovaError::Ioctl {
+        operation: GET_STATUS,
+        group,
+        source,
+    };
+    gate(GET_STATUS).map_err(failed)?;
     let mut status = vfio_group_status { argsz: 8, flags: 0 };
     // SAFETY: the kernel writes a `vfio_group_status`, which is what it is given.
     let result = unsafe { ioctl_with_mut_ref(member, GROUP_GET_STATUS(), &mut status) };
-    checked(result).map_err(|source| IovaError::Ioctl {
-        operation: "VFIO_GROUP_GET_STATUS",
-        group,
-        source,
-    })?;
+    checked(result).map_err(failed)?;
     if status.flags & VFIO_GROUP_FLAGS_VIABLE == 0 {
         return Err(IovaError::NotViable { group });
     }
@@ -145,6 +156,7 @@ pub(crate) fn type1_info(container: &impl AsRawFd) -> io::Result<Vec<u8>> {
 
 /// One `VFIO_IOMMU_GET_INFO` with room for `bytes` bytes of answer.
 fn ask(container: &impl AsRawFd, bytes: usize) -> io::Result<Vec<u8>> {
+    gate(GET_INFO)?;
     let mut words = vec![0_u64; bytes.div_ceil(8)];
     let room = words.len().saturating_mul(8);
     let argsz = u32::try_from(room).map_err(io::Error::other)?;
@@ -170,6 +182,13 @@ fn checked(result: i32) -> io::Result<()> {
 /// Finds the IOVA range capability in a `vfio_iommu_type1_info` and its chain.
 pub(crate) fn parse_ranges(info: &[u8]) -> Option<Vec<RangeInclusive<u64>>> {
     parse_range_list(capability(info, VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE)?)
+}
+
+/// The sizes of pages that the IOMMU maps, a bit each.
+pub(crate) fn parse_page_sizes(info: &[u8]) -> Option<u64> {
+    let flags = u32_at(info, 4)?;
+    let sizes = u64::from_ne_bytes(bytes_at(info, 8)?);
+    (flags & VFIO_IOMMU_INFO_PGSIZES != 0).then_some(sizes)
 }
 
 /// How many more mappings the container takes, from a `vfio_iommu_type1_info` and its chain
@@ -251,6 +270,14 @@ mod tests {
         let info = answer(&[(0, 0x7ff_ffff), (0x810_0000, 0xffff_ffff_ffff)]);
         let ranges = parse_ranges(&info).unwrap();
         assert_eq!(ranges, [0..=0x7ff_ffff, 0x810_0000..=0xffff_ffff_ffff]);
+    }
+
+    #[test]
+    fn page_sizes_are_told_where_the_kernel_says_so() {
+        let mut info = answer(&[]);
+        assert_eq!(parse_page_sizes(&info), Some(0x4020_1000));
+        info[4..8].copy_from_slice(&0b10_u32.to_ne_bytes());
+        assert_eq!(parse_page_sizes(&info), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use hostcall::gate;
 use vfio_bindings::bindings::vfio::{VFIO_BASE, VFIO_TYPE};
 use vmm_sys_util::ioctl::ioctl;
 use vmm_sys_util::ioctl_io_nr;
@@ -44,12 +45,9 @@ impl Function {
     /// # Errors
     /// When not even bus mastering could be turned off.
     pub fn reset(&self) -> Result<Reset, ResetError> {
-        // SAFETY: the descriptor is a VFIO device and the ioctl takes no argument.
-        let result = unsafe { ioctl(&self.device, VFIO_DEVICE_RESET()) };
-        if result == 0 {
+        let Err(reset) = self.try_reset() else {
             return Ok(Reset::Done);
-        }
-        let reset = io::Error::last_os_error();
+        };
         match self.clear_bus_master() {
             Ok(()) => Ok(Reset::BusMasterCleared(reset)),
             Err(source) => Err(ResetError {
@@ -58,6 +56,16 @@ impl Function {
                 source,
             }),
         }
+    }
+
+    fn try_reset(&self) -> io::Result<()> {
+        gate("VFIO_DEVICE_RESET")?;
+        // SAFETY: the descriptor is a VFIO device and the ioctl takes no argument.
+        let result = unsafe { ioctl(&self.device, VFIO_DEVICE_RESET()) };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// Stops the function from doing DMA and from sending message interrupts.

@@ -65,6 +65,17 @@ impl Sysfs {
         link_name(&self.path.join("iommu_group"))
     }
 
+    /// The function's own node, which it has while a VFIO driver has it on a kernel with
+    /// `CONFIG_VFIO_DEVICE_CDEV`.
+    #[must_use]
+    pub fn node(&self) -> Option<PathBuf> {
+        let mut entries = fs::read_dir(self.path.join("vfio-dev")).ok()?;
+        let entry = entries.next()?.ok()?;
+        // Without a device number there is no node, only the kernel's own name for the device.
+        let has_node = entry.path().join("dev").exists();
+        has_node.then(|| Path::new("/dev/vfio/devices").join(entry.file_name()))
+    }
+
     /// The other members of the group that a host driver holds, sorted: each of them makes the
     /// group unfit for assignment, because it can be reached from the assigned one.
     #[must_use]

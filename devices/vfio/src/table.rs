@@ -8,21 +8,18 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use iommu::{Access, DmaTable, Gpa, HostError, Iova, PageRange};
-use vfio_ioctls::{VfioContainer, VfioError};
+use iommu::{Access, DmaTable, Gpa, Holdings, HostError, Iova, PageRange};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::container::Container;
+use crate::{ioas, type1};
 
-const MAP: &str = "VFIO_IOMMU_MAP_DMA";
-const UNMAP: &str = "VFIO_IOMMU_UNMAP_DMA";
-
-/// The DMA table of a type1 container. Every mapping pins the guest pages behind it.
+/// The DMA table of a container. Every mapping pins the guest pages behind it.
 ///
 /// `M` says where the host keeps guest pages. Like every `vm-memory` backend it must tell the truth:
 /// the addresses that it gives stay mapped, and hold guest memory and nothing else, while it or a
 /// clone of it lives.
-pub struct Type1Table<M> {
+pub struct PinnedTable<M> {
     container: Container,
     memory: Arc<M>,
     /// Ranges that may be mapped, by their start: what [`Drop`] takes away.
@@ -35,9 +32,6 @@ enum Refused {
     /// The guest pages are not within one piece of guest memory.
     #[error("{bytes:#x} bytes at {gpa} are not in one range of guest memory")]
     NotMemory { gpa: Gpa, bytes: u64 },
-    /// vfio-ioctls maps for reading and writing only.
-    #[error("{iova}: a mapping that is not both readable and writable is not supported")]
-    Access { iova: PageRange<Iova> },
     /// The call failed.
     #[error("{iova}{}", hint(source))]
     Call {
@@ -73,7 +67,7 @@ fn locked_memory_hint() -> String {
     }
 }
 
-impl<M: GuestMemoryBackend> Type1Table<M> {
+impl<M: GuestMemoryBackend> PinnedTable<M> {
     /// The table of `container`, which maps nothing yet. A container has one table.
     #[must_use]
     pub fn new(container: Container, memory: Arc<M>) -> Self {
@@ -97,30 +91,43 @@ impl<M: GuestMemoryBackend> Type1Table<M> {
     }
 }
 
-impl<M> Type1Table<M> {
-    fn container(&self) -> &VfioContainer {
-        self.container.inner()
+impl Container {
+    const fn map_call(&self) -> &'static str {
+        match self {
+            Self::Type1(_) => type1::MAP,
+            Self::Iommufd(_) => ioas::MAP,
+        }
+    }
+
+    const fn unmap_call(&self) -> &'static str {
+        match self {
+            Self::Type1(_) => type1::UNMAP,
+            Self::Iommufd(_) => ioas::UNMAP,
+        }
+    }
+
+    fn unmap(&self, iova: PageRange<Iova>) -> io::Result<()> {
+        match self {
+            Self::Type1(container) => type1::unmap(container, iova),
+            Self::Iommufd(ioas) => ioas.unmap(iova),
+        }
     }
 }
 
-impl<M: GuestMemoryBackend> DmaTable for Type1Table<M> {
+impl<M: GuestMemoryBackend> DmaTable for PinnedTable<M> {
     fn map(&mut self, iova: PageRange<Iova>, gpa: Gpa, access: Access) -> Result<(), HostError> {
-        if access != Access::ReadWrite {
-            return Err(HostError::without_effect(MAP, Refused::Access { iova }));
-        }
+        let call = self.container.map_call();
         let bytes = iova.bytes();
-        let located = self.host_address(gpa, bytes);
-        let (Some(host), Ok(size)) = (located, usize::try_from(bytes)) else {
-            return Err(HostError::without_effect(
-                MAP,
-                Refused::NotMemory { gpa, bytes },
-            ));
+        let Some(host) = self.host_address(gpa, bytes) else {
+            let refused = Refused::NotMemory { gpa, bytes };
+            return Err(HostError::without_effect(call, refused));
         };
-        // SAFETY: the whole range is guest memory (checked by `host_address`), which nobody holds
-        // references into, and which `self.memory` keeps mapped until `drop` has unmapped it here.
-        let result = unsafe {
-            self.container()
-                .vfio_dma_map(iova.start().raw(), size, host)
+        let result = match &self.container {
+            // SAFETY: the whole range is guest memory (checked by `host_address`), which nobody holds
+            // references into, and which `self.memory` keeps mapped until `drop` has unmapped it here.
+            Container::Type1(container) => unsafe { type1::map(container, iova, host, access) },
+            // SAFETY: as above.
+            Container::Iommufd(ioas) => unsafe { ioas.map(iova, host, access) },
         };
         match result {
             Ok(()) => {
@@ -128,21 +135,22 @@ impl<M: GuestMemoryBackend> DmaTable for Type1Table<M> {
                 Ok(())
             }
             // The kernel takes back what it has mapped of a range when it fails half-way.
-            Err(error) => {
-                let source = io_error(error);
-                Err(HostError::without_effect(
-                    MAP,
-                    Refused::Call { iova, source },
-                ))
+            Err(source) => {
+                let refused = Refused::Call { iova, source };
+                Err(HostError::without_effect(call, refused))
             }
         }
     }
 
     fn unmap(&mut self, iova: PageRange<Iova>) -> Result<(), HostError> {
-        match unmap(self.container(), iova) {
+        let within = self.mapped.range(iova.start()..iova.end());
+        let gone: Vec<Iova> = within.map(|(&start, _)| start).collect();
+        // What the kernel has refused to map is not there to be unmapped: iommufd calls that an error.
+        if gone.is_empty() {
+            return Ok(());
+        }
+        match self.container.unmap(iova) {
             Ok(()) => {
-                let within = self.mapped.range(iova.start()..iova.end());
-                let gone: Vec<Iova> = within.map(|(&start, _)| start).collect();
                 for start in gone {
                     self.mapped.remove(&start);
                 }
@@ -150,44 +158,37 @@ impl<M: GuestMemoryBackend> DmaTable for Type1Table<M> {
             }
             Err(source) => {
                 let refused = Refused::Call { iova, source };
-                Err(HostError::with_unknown_effect(UNMAP, refused))
+                let call = self.container.unmap_call();
+                Err(HostError::with_unknown_effect(call, refused))
             }
         }
     }
-}
 
-/// Takes away every mapping within `iova`; the IOMMU has forgotten them when this returns.
-fn unmap(container: &VfioContainer, iova: PageRange<Iova>) -> io::Result<()> {
-    let size = usize::try_from(iova.bytes()).map_err(io::Error::other)?;
-    match container.vfio_dma_unmap(iova.start().raw(), size) {
-        // The range had holes: fewer bytes were mapped, and all of them are gone.
-        Ok(()) | Err(VfioError::InvalidDmaUnmapSize) => Ok(()),
-        Err(error) => Err(io_error(error)),
+    fn holdings(&self) -> Option<Holdings> {
+        let left = self.container.entries_left();
+        Some(Holdings {
+            mapped: self.mapped.values().copied().collect(),
+            entries_left: left.and_then(|left| usize::try_from(left).ok()),
+        })
     }
 }
 
-fn io_error(error: VfioError) -> io::Error {
-    match error {
-        VfioError::IommuDmaMap(errno) | VfioError::IommuDmaUnmap(errno) => errno.into(),
-        other => io::Error::other(other),
-    }
-}
-
-impl<M> Drop for Type1Table<M> {
+impl<M> Drop for PinnedTable<M> {
     fn drop(&mut self) {
         // Before `memory` goes. When this fails, memory that a device reaches must not be reused:
         // the kernel holds its pages until the container is closed.
         for (_, iova) in std::mem::take(&mut self.mapped) {
-            if let Err(error) = unmap(self.container(), iova) {
-                tracing::error!("{UNMAP} of {iova} failed: {error}");
+            if let Err(error) = self.container.unmap(iova) {
+                let call = self.container.unmap_call();
+                tracing::error!("{call} of {iova} failed: {error}");
             }
         }
     }
 }
 
-impl<M> std::fmt::Debug for Type1Table<M> {
+impl<M> std::fmt::Debug for PinnedTable<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Type1Table")
+        f.debug_struct("PinnedTable")
             .field("mapped", &self.mapped)
             .finish_non_exhaustive()
     }
