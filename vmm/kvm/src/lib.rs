@@ -14,6 +14,7 @@ mod error;
 mod ipa;
 mod irqfd;
 mod memory;
+pub mod numa;
 mod probe;
 pub mod ram;
 mod routing;

@@ -13,11 +13,12 @@ use super::mapping::Mapping;
 use super::placed::Placed;
 
 /// Where the host keeps the pages that devices reach, by guest-physical address without the shared
-/// bit: the shared alias of split RAM, the RAM itself when plain. A clone keeps the memory alive.
+/// bit. What is there changes with the state of a page, so that a mapping is made after the page has
+/// come into its state and is gone before it leaves it. A clone keeps the memory alive.
 pub type DmaView = GuestRegionCollection<DmaRegion>;
 
-/// One DRAM range. Pages that are not shared may have nothing behind them, so that it gives out
-/// addresses for a DMA table and no slices.
+/// One DRAM range. It gives out addresses for a DMA table and no slices: a device's view of memory is
+/// no way for this process to look at it.
 pub struct DmaRegion(Placed);
 
 impl DmaRegion {

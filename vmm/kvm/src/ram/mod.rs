@@ -1,7 +1,9 @@
 //! Guest RAM: where the host keeps it, and what becomes of a page that changes its state.
 //!
-//! Plain RAM is one mapping for each DRAM range. Split RAM, for the emulated Realm, is two: what the
-//! guest finds at a page's own address (`low`), and what it finds at the page's shared alias.
+//! Plain RAM is one mapping for each DRAM range: of memory of this process, or of a file, where another
+//! process is to be given it. RAM with a private form (`private`) is such a mapping, of shared pages, and
+//! files for private ones. Split RAM, for the emulated Realm, is two mappings: what the guest finds at a
+//! page's own address (`low`), and what it finds at the page's shared alias.
 //!
 //! ```text
 //!                   low (gpa)                      alias (gpa | top bit)
@@ -14,21 +16,31 @@
 //! is the memory behind it. It costs the same few calls whatever the length of the range.
 
 mod dma;
+mod extent;
 mod mapping;
+mod pages;
 mod placed;
+mod populate;
+mod private;
 mod region;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use hostcall::gate;
 use iommu::{Gpa, PageRange};
 use rustix::fs::{FallocateFlags, MemfdFlags};
 
 pub use dma::{DmaRegion, DmaView};
-use mapping::{Backing, Mapping};
+pub use extent::{ConvertError, ConvertStep};
+use extent::{Extent, Target};
+use mapping::{Backing, HUGE_PAGE, Mapping};
+pub use pages::HostPages;
+pub use populate::{PopulateError, Populated};
+pub use private::SharedForm;
 pub use region::{GuestMemory, RamRegion};
 
 /// What is left to the rest of the process of the mappings that the host lets it have.
@@ -38,7 +50,7 @@ const MAPPINGS_OF_OTHERS: usize = 2048;
 #[derive(Debug, thiserror::Error)]
 pub enum RamError {
     /// The host has no room for the range.
-    #[error("cannot reserve guest memory {range}")]
+    #[error("cannot reserve guest memory {range}: mmap failed")]
     Reserve {
         /// The DRAM range.
         range: PageRange<Gpa>,
@@ -46,8 +58,19 @@ pub enum RamError {
         #[source]
         source: io::Error,
     },
-    /// The host has no file for shared pages.
-    #[error("cannot make a memory file of {bytes} bytes for shared pages")]
+    /// The host has too few huge pages, or none of that size.
+    #[error("cannot have guest memory {range} in {pages}")]
+    Pool {
+        /// The DRAM range.
+        range: PageRange<Gpa>,
+        /// Which pages.
+        pages: HostPages,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The host has no file for pages that others see.
+    #[error("cannot make a memory file of {bytes} bytes for guest memory: memfd_create failed")]
     SharedFile {
         /// Bytes of DRAM.
         bytes: u64,
@@ -58,58 +81,6 @@ pub enum RamError {
     /// The DRAM ranges overlap, do not ascend, or there is none.
     #[error("the DRAM ranges are not ascending and disjoint")]
     Layout,
-}
-
-/// Which step of a conversion failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConvertStep {
-    /// Discarding old content of the shared file.
-    Discard,
-    /// Changing what is behind the shared alias.
-    Alias,
-    /// Changing what is behind the page's own address.
-    Low,
-}
-
-/// Why a range did not change its state.
-#[derive(Debug, thiserror::Error)]
-pub enum ConvertError {
-    /// The range is not DRAM, or this RAM is plain.
-    #[error("{range} is not guest memory that can be converted")]
-    NotConvertible {
-        /// The range.
-        range: PageRange<Gpa>,
-    },
-    /// A step failed and the range is as it was.
-    #[error("cannot convert {range}: step {step:?} failed{}", hint(.source))]
-    Undone {
-        /// The range.
-        range: PageRange<Gpa>,
-        /// The step.
-        step: ConvertStep,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// A step failed and there was no way back: the range is in neither state.
-    #[error("cannot convert {range}, nor leave it as it was: step {step:?} failed{}", hint(.source))]
-    Torn {
-        /// The range.
-        range: PageRange<Gpa>,
-        /// The step.
-        step: ConvertStep,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// What an operator can do about it.
-fn hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::OutOfMemory => " (the limit may be sysctl vm.max_map_count)",
-        _ => "",
-    }
 }
 
 /// A memory slot to give to KVM.
@@ -126,14 +97,45 @@ pub struct RamSlot {
 /// The RAM of one VM. Keep it for as long as KVM or a DMA table refers to it.
 pub struct GuestRam {
     memory: GuestMemory,
+    pages: HostPages,
     low: Vec<DramRange>,
-    split: Option<Split>,
+    form: Form,
+}
+
+/// What there is of a page.
+enum Form {
+    /// One memory, which everybody sees.
+    Plain,
+    /// Two memories of this process.
+    Split(Split),
+    /// One of this process, and one of the guest alone.
+    Private(private::Files),
+}
+
+/// Who else may be given RAM.
+#[derive(Debug, Clone, Copy)]
+enum Sharing {
+    /// Nobody: it is memory of this process.
+    Process,
+    /// Processes of the host that are handed its files.
+    Files,
+}
+
+/// A file that a part of RAM is in, from its beginning on.
+#[derive(Debug, Clone, Copy)]
+pub struct FilePart<'a> {
+    /// Where the guest and this process have it.
+    pub slot: RamSlot,
+    /// The file.
+    pub file: BorrowedFd<'a>,
 }
 
 /// One DRAM range and a mapping for it.
 struct DramRange {
     range: PageRange<Gpa>,
     mapping: Arc<Mapping>,
+    /// What it is in, where others may be given that.
+    file: Option<OwnedFd>,
 }
 
 /// What split RAM has beyond plain RAM.
@@ -152,31 +154,46 @@ struct Alias {
     file_offset: u64,
 }
 
-/// The state that a range changes to.
-#[derive(Clone, Copy)]
-enum Target {
-    Shared,
-    Private,
-}
-
 impl GuestRam {
-    /// RAM whose pages have one state for good.
+    /// RAM whose pages have one state for good, made of `pages` of the host. Pages of its pool are set
+    /// aside at once; fill them before anybody looks into them, since on some hosts that can fail.
     ///
     /// # Errors
-    /// When the ranges do not ascend, or the host has no room.
-    pub fn plain(dram: &[PageRange<Gpa>]) -> Result<Self, RamError> {
+    /// When the ranges do not ascend, are not made of whole pages, or the host has no room.
+    pub fn plain(dram: &[PageRange<Gpa>], pages: HostPages) -> Result<Self, RamError> {
+        Self::whole(dram, pages, Sharing::Process)
+    }
+
+    /// As [`GuestRam::plain`], in files that other processes of the host can be given.
+    ///
+    /// # Errors
+    /// As [`GuestRam::plain`]; or when the host gives no file.
+    pub fn in_files(dram: &[PageRange<Gpa>], pages: HostPages) -> Result<Self, RamError> {
+        Self::whole(dram, pages, Sharing::Files)
+    }
+
+    fn whole(
+        dram: &[PageRange<Gpa>],
+        pages: HostPages,
+        sharing: Sharing,
+    ) -> Result<Self, RamError> {
         let low = dram
             .iter()
-            .map(|&range| DramRange::new(range))
+            .map(|&range| DramRange::new(range, pages, sharing))
             .collect::<Result<Vec<_>, _>>()?;
+        Self::of(low, Form::Plain, pages)
+    }
+
+    fn of(low: Vec<DramRange>, form: Form, pages: HostPages) -> Result<Self, RamError> {
         let regions = low
             .iter()
             .map(|dram| RamRegion::new(dram.range.start().raw(), Arc::clone(&dram.mapping)));
         let memory = GuestMemory::from_regions(regions.collect()).map_err(|_| RamError::Layout)?;
         Ok(Self {
             memory,
+            pages,
             low,
-            split: None,
+            form,
         })
     }
 
@@ -192,23 +209,20 @@ impl GuestRam {
         if dram.iter().any(|range| range.end().raw() > half) {
             return Err(RamError::Layout);
         }
-        let mut plain = Self::plain(dram)?;
+        let mut plain = Self::plain(dram, HostPages::Transparent)?;
         let mut aliases = Vec::with_capacity(dram.len());
         let mut file_offset: u64 = 0;
         for &range in dram {
             aliases.push(Alias {
-                mapping: Arc::new(reserve(range)?),
+                mapping: Arc::new(reserve(range, HUGE_PAGE)?),
                 file_offset,
             });
             file_offset = file_offset
                 .checked_add(range.bytes())
                 .ok_or(RamError::Layout)?;
         }
-        let file = shared_file(file_offset).map_err(|source| RamError::SharedFile {
-            bytes: file_offset,
-            source,
-        })?;
-        plain.split = Some(Split {
+        let file = memory_file("guest-shared", file_offset)?;
+        plain.form = Form::Split(Split {
             shared_bit,
             aliases,
             file,
@@ -217,7 +231,8 @@ impl GuestRam {
         Ok(plain)
     }
 
-    /// All of RAM at its plain guest-physical addresses, whatever the state of each page.
+    /// All of RAM at its plain guest-physical addresses, whatever the state of each page; of RAM with a
+    /// private form, the shared form.
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
@@ -227,7 +242,7 @@ impl GuestRam {
     #[must_use]
     pub fn slots(&self) -> Vec<RamSlot> {
         let low = self.low.iter().map(|dram| dram.slot(&dram.mapping, 0));
-        let aliases = self.split.iter().flat_map(|split| {
+        let aliases = self.aliased().into_iter().flat_map(|split| {
             let bit = 1 << split.shared_bit;
             let ranges = self.low.iter().zip(&split.aliases);
             ranges.map(move |(dram, alias)| dram.slot(&alias.mapping, bit))
@@ -235,44 +250,44 @@ impl GuestRam {
         low.chain(aliases).collect()
     }
 
-    /// What DMA tables map.
+    /// The files that RAM is in; none when other processes cannot be given it.
+    #[must_use]
+    pub fn file_parts(&self) -> Vec<FilePart<'_>> {
+        let parts = self.low.iter().filter_map(|dram| {
+            let file = dram.file.as_ref()?.as_fd();
+            let slot = dram.slot(&dram.mapping, 0);
+            Some(FilePart { slot, file })
+        });
+        parts.collect()
+    }
+
+    /// What DMA tables map: each page as it is now, private or shared.
     ///
     /// # Errors
     /// None that [`GuestRam::plain`] has not ruled out already.
     pub fn dma_view(&self) -> Result<DmaView, RamError> {
-        let regions = self.low.iter().enumerate().map(|(index, dram)| {
-            let alias = self
-                .split
-                .as_ref()
-                .and_then(|split| split.aliases.get(index));
-            let mapping = alias.map_or(&dram.mapping, |alias| &alias.mapping);
-            DmaRegion::new(dram.range.start().raw(), Arc::clone(mapping))
-        });
+        let regions = self
+            .low
+            .iter()
+            .map(|dram| DmaRegion::new(dram.range.start().raw(), Arc::clone(&dram.mapping)));
         DmaView::from_regions(regions.collect()).map_err(|_| RamError::Layout)
     }
 
-    /// The address in this process of what a DMA table maps for `range`: the shared alias of split
-    /// RAM, the RAM itself when plain. `None` when the range is not within one DRAM range.
+    /// The address in this process of what a DMA table maps for `range`. `None` when the range is not
+    /// within one DRAM range.
     #[must_use]
     pub fn dma_address(&self, range: PageRange<Gpa>) -> Option<u64> {
-        let index = self.low.iter().position(|dram| dram.range.covers(range))?;
-        let dram = self.low.get(index)?;
-        let base = match &self.split {
-            Some(split) => split.aliases.get(index)?.mapping.base(),
-            None => dram.mapping.base(),
-        };
+        let dram = self.low.iter().find(|dram| dram.range.covers(range))?;
         let offset = range.start().offset_from(dram.range.start())?;
-        host_number(base).checked_add(offset)
+        host_number(dram.mapping.base()).checked_add(offset)
     }
 
     /// Into how many extents of one state the pages may fall before the host runs out of mappings for
     /// this process; each extent takes two.
     #[must_use]
     pub fn most_extents(&self) -> usize {
-        match &self.split {
-            Some(split) => split.most_extents,
-            None => usize::MAX,
-        }
+        self.aliased()
+            .map_or(usize::MAX, |split| split.most_extents)
     }
 
     /// Makes `range` shared: zero pages at the address and at the alias.
@@ -297,7 +312,7 @@ impl GuestRam {
     }
 
     fn convert(&self, range: PageRange<Gpa>, target: Target) -> Result<(), ConvertError> {
-        let split = self.split.as_ref().filter(|_| self.covers(range));
+        let split = self.aliased().filter(|_| self.covers(range));
         let split = split.ok_or(ConvertError::NotConvertible { range })?;
         let mut changed = false;
         for (dram, alias) in self.low.iter().zip(&split.aliases) {
@@ -319,6 +334,13 @@ impl GuestRam {
         Ok(())
     }
 
+    fn aliased(&self) -> Option<&Split> {
+        match &self.form {
+            Form::Split(split) => Some(split),
+            Form::Plain | Form::Private(_) => None,
+        }
+    }
+
     /// Whether every page of `range` is DRAM.
     fn covers(&self, range: PageRange<Gpa>) -> bool {
         let parts = self
@@ -330,14 +352,40 @@ impl GuestRam {
 }
 
 impl DramRange {
-    fn new(range: PageRange<Gpa>) -> Result<Self, RamError> {
-        let mapping = reserve(range)?;
-        mapping
-            .replace(0, mapping.bytes(), Backing::Anonymous)
-            .map_err(|source| RamError::Reserve { range, source })?;
+    fn new(range: PageRange<Gpa>, pages: HostPages, sharing: Sharing) -> Result<Self, RamError> {
+        let mapping = reserve(range, pages.alignment())?;
+        let pool = |source| RamError::Pool {
+            range,
+            pages,
+            source,
+        };
+        let reserved = |source| RamError::Reserve { range, source };
+        let bytes = mapping.bytes();
+        let file = match (pages.file(range.bytes()).map_err(pool)?, sharing) {
+            (Some(file), _) => {
+                let backing = Backing::Pool(file.as_fd());
+                mapping.replace(0, bytes, backing).map_err(pool)?;
+                Some(file)
+            }
+            (None, Sharing::Files) => {
+                let file = memory_file("guest-memory", range.bytes())?;
+                let backing = Backing::File(file.as_fd(), 0);
+                mapping.replace(0, bytes, backing).map_err(reserved)?;
+                Some(file)
+            }
+            (None, Sharing::Process) => {
+                let anonymous = mapping.replace(0, bytes, Backing::Anonymous);
+                anonymous.map_err(reserved)?;
+                None
+            }
+        };
         Ok(Self {
             range,
             mapping: Arc::new(mapping),
+            file: match sharing {
+                Sharing::Files => file,
+                Sharing::Process => None,
+            },
         })
     }
 
@@ -350,108 +398,10 @@ impl DramRange {
     }
 }
 
-/// A contiguous part of one DRAM range that changes its state as a whole.
-struct Extent<'a> {
-    part: PageRange<Gpa>,
-    low: &'a Mapping,
-    alias: &'a Mapping,
-    file: &'a OwnedFd,
-    /// Where the part begins in both mappings.
-    offset: usize,
-    bytes: usize,
-    /// Where the part begins in the file.
-    file_offset: u64,
-}
-
-impl<'a> Extent<'a> {
-    fn new(
-        dram: &'a DramRange,
-        alias: &'a Alias,
-        file: &'a OwnedFd,
-        part: PageRange<Gpa>,
-    ) -> Option<Self> {
-        let offset = part.start().offset_from(dram.range.start())?;
-        Some(Self {
-            part,
-            low: &dram.mapping,
-            alias: &alias.mapping,
-            file,
-            offset: usize::try_from(offset).ok()?,
-            bytes: usize::try_from(part.bytes()).ok()?,
-            file_offset: alias.file_offset.checked_add(offset)?,
-        })
-    }
-
-    /// The alias changes first: until the low address follows, no content is lost.
-    fn convert(&self, target: Target) -> Result<(), ConvertError> {
-        if let Target::Shared = target {
-            self.discard()
-                .map_err(|source| self.undone(ConvertStep::Discard, source))?;
-        }
-        self.set_alias(target)
-            .map_err(|source| self.roll_back(target, ConvertStep::Alias, source))?;
-        self.set_low(target)
-            .map_err(|source| self.roll_back(target, ConvertStep::Low, source))?;
-        if let Target::Private = target
-            && let Err(error) = self.discard()
-        {
-            // Nobody reaches these pages any more, and sharing discards them again.
-            tracing::warn!("cannot free the shared pages of {}: {error}", self.part);
-        }
-        Ok(())
-    }
-
-    fn set_alias(&self, target: Target) -> io::Result<()> {
-        let backing = match target {
-            Target::Shared => Backing::File(self.file.as_fd(), self.file_offset),
-            Target::Private => Backing::Nothing,
-        };
-        self.alias.replace(self.offset, self.bytes, backing)
-    }
-
-    fn set_low(&self, target: Target) -> io::Result<()> {
-        let backing = match target {
-            Target::Shared => Backing::File(self.file.as_fd(), self.file_offset),
-            Target::Private => Backing::Anonymous,
-        };
-        self.low.replace(self.offset, self.bytes, backing)
-    }
-
-    fn discard(&self) -> io::Result<()> {
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::fs::fallocate(self.file, flags, self.file_offset, self.part.bytes())?;
-        Ok(())
-    }
-
-    /// Puts the alias back to where it was before `target`.
-    fn roll_back(&self, target: Target, step: ConvertStep, source: io::Error) -> ConvertError {
-        let before = match target {
-            Target::Shared => Target::Private,
-            Target::Private => Target::Shared,
-        };
-        match self.set_alias(before) {
-            Ok(()) => self.undone(step, source),
-            Err(_) => ConvertError::Torn {
-                range: self.part,
-                step,
-                source,
-            },
-        }
-    }
-
-    fn undone(&self, step: ConvertStep, source: io::Error) -> ConvertError {
-        ConvertError::Undone {
-            range: self.part,
-            step,
-            source,
-        }
-    }
-}
-
-fn reserve(range: PageRange<Gpa>) -> Result<Mapping, RamError> {
+fn reserve(range: PageRange<Gpa>, alignment: usize) -> Result<Mapping, RamError> {
     usize::try_from(range.bytes())
         .map_err(|_| io::ErrorKind::OutOfMemory.into())
-        .and_then(Mapping::reserve)
+        .and_then(|bytes| Mapping::reserve(bytes, alignment))
         .map_err(|source| RamError::Reserve { range, source })
 }
 
@@ -466,10 +416,22 @@ fn mapping_limit() -> usize {
         .unwrap_or(DEFAULT)
 }
 
-fn shared_file(bytes: u64) -> io::Result<OwnedFd> {
-    let file = rustix::fs::memfd_create("guest-shared", MemfdFlags::CLOEXEC)?;
-    rustix::fs::ftruncate(&file, bytes)?;
-    Ok(file)
+/// A file of zeros in memory.
+fn memory_file(name: &str, bytes: u64) -> Result<OwnedFd, RamError> {
+    let file = gate("memfd_create").and_then(|()| {
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&file, bytes)?;
+        Ok(file)
+    });
+    file.map_err(|source| RamError::SharedFile { bytes, source })
+}
+
+/// Gives the memory of a part of `file` back to the host.
+fn punch_hole(file: &OwnedFd, offset: u64, bytes: u64) -> io::Result<()> {
+    gate("fallocate")?;
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::fs::fallocate(file, flags, offset, bytes)?;
+    Ok(())
 }
 
 /// A pointer as the number that KVM and VFIO take.
