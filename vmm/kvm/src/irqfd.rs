@@ -8,11 +8,16 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hostcall::gate;
 use kvm_bindings::KvmIrqRouting;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::error::ioctl;
 use crate::routing::{Route, Routes};
-use crate::{Error, Vm};
+use crate::{Error, Vm, VmKind};
+
+/// Connects and disconnects events, by its name in the kernel.
+const IRQFD: &str = "KVM_IRQFD";
 
 /// The interrupt routes of one VM, whose interrupt controller exists. Clones are handles to the same
 /// ones. KVM has one table for all: nothing else may set it.
@@ -31,10 +36,15 @@ impl IrqRouter {
     /// where KVM has the ITS, if the platform has one.
     #[must_use]
     pub fn new(vm: Vm, shared_bit: Option<u8>) -> Self {
+        // A TD's inputs are those of an IOAPIC outside of KVM, which takes no routes to others.
+        let routes = match vm.kind() {
+            VmKind::Td => Routes::without_pins(),
+            _ => Routes::default(),
+        };
         Self(Arc::new(Inner {
             vm,
             shared_bit: shared_bit.map_or(0, |bit| 1 << (bit & 63)),
-            routes: Mutex::default(),
+            routes: Mutex::new(routes),
         }))
     }
 
@@ -64,8 +74,9 @@ impl IrqRouter {
         let (trigger, resample) = (new_event()?, new_event()?);
         self.0.set(pin, Some(Route::Pin(pin)))?;
         let vm = self.0.vm.fd();
-        vm.register_irqfd_with_resample(&trigger, &resample, pin)
-            .map_err(Error::ioctl("connect an event to an interrupt line"))?;
+        ioctl(IRQFD, "connect an event to an interrupt line", || {
+            vm.register_irqfd_with_resample(&trigger, &resample, pin)
+        })?;
         Ok(LineIrq {
             router: self.clone(),
             trigger,
@@ -96,16 +107,17 @@ impl Inner {
         // At most `KVM_MAX_IRQ_ROUTES` entries: one for each GSI.
         let table = KvmIrqRouting::from_entries(&routes.entries())
             .map_err(|_| Error::Missing("room for an interrupt route"))?;
-        self.vm
-            .fd()
-            .set_gsi_routing(&table)
-            .map_err(Error::ioctl("set interrupt routes"))
+        ioctl("KVM_SET_GSI_ROUTING", "set interrupt routes", || {
+            self.vm.fd().set_gsi_routing(&table)
+        })
     }
 }
 
 fn new_event() -> Result<EventFd, Error> {
-    EventFd::new(EFD_NONBLOCK).map_err(|source| Error::Ioctl {
+    let made = gate("eventfd").and_then(|()| EventFd::new(EFD_NONBLOCK));
+    made.map_err(|source| Error::Ioctl {
         operation: "have an event",
+        call: "eventfd",
         source,
     })
 }
@@ -140,8 +152,9 @@ impl MessageIrq {
         };
         inner.set(self.gsi, Some(message))?;
         if !self.connected {
-            let registered = inner.vm.fd().register_irqfd(&self.event, self.gsi);
-            registered.map_err(Error::ioctl("connect an event to a message interrupt"))?;
+            ioctl(IRQFD, "connect an event to a message interrupt", || {
+                inner.vm.fd().register_irqfd(&self.event, self.gsi)
+            })?;
             self.connected = true;
         }
         Ok(())
@@ -153,13 +166,10 @@ impl MessageIrq {
     /// When KVM refuses; the event is then still connected.
     pub fn disconnect(&mut self) -> Result<(), Error> {
         if self.connected {
-            let removed = self
-                .router
-                .0
-                .vm
-                .fd()
-                .unregister_irqfd(&self.event, self.gsi);
-            removed.map_err(Error::ioctl("disconnect a message interrupt"))?;
+            let vm = &self.router.0.vm;
+            ioctl(IRQFD, "disconnect a message interrupt", || {
+                vm.fd().unregister_irqfd(&self.event, self.gsi)
+            })?;
             self.connected = false;
         }
         Ok(())
@@ -211,9 +221,11 @@ impl LineIrq {
 impl Drop for LineIrq {
     fn drop(&mut self) {
         let vm = self.router.0.vm.fd();
-        let removed = vm.unregister_irqfd(&self.trigger, self.pin);
+        let removed = ioctl(IRQFD, "disconnect an interrupt line", || {
+            vm.unregister_irqfd(&self.trigger, self.pin)
+        });
         if let Err(error) = removed {
-            tracing::warn!("cannot disconnect interrupt line {}: {error}", self.pin);
+            tracing::warn!("interrupt line {}: {error}", self.pin);
         }
         // The route stays: other functions may share the line.
     }

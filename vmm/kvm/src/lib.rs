@@ -2,29 +2,47 @@
 //!
 //! ```text
 //! Vm ──┬─ memory slots: guest-physical range ─► host memory, kept alive while the slot lives
-//!      ├─ aarch64::Gic: GICv3 distributor, redistributors, ITS
+//!      ├─ aarch64::Gic: GICv3 distributor, redistributors, ITS; on x86-64 local APICs and IOAPIC
 //!      ├─ IrqRouter: events of devices ─► messages and lines
-//!      └─ aarch64::Vcpu ── run() ─► Exit
+//!      ├─ IoEvent: a store of the guest ─► an event
+//!      └─ Vcpu ── run() ─► Exit
 //! ```
-//! Everything but `aarch64` builds on every architecture; only arm64 VMs can be run.
+//! What only one architecture has is in a module of its name.
 
 #[cfg(target_arch = "aarch64")]
 pub mod aarch64;
+#[cfg(target_arch = "aarch64")]
+use aarch64 as arch;
+#[cfg(target_arch = "x86_64")]
+pub mod x86_64;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as arch;
+
+pub mod cca;
 mod error;
+mod ioeventfd;
 mod ipa;
 mod irqfd;
 mod memory;
 pub mod numa;
+mod private;
 mod probe;
+mod protected;
 pub mod ram;
 mod routing;
 mod slots;
+pub mod sw_protected;
+mod vcpu;
 mod vm;
 
+pub use arch::IrqInput;
 pub use error::Error;
+pub use ioeventfd::IoEvent;
 pub use ipa::Ipa;
 pub use irqfd::{IrqRouter, LineIrq, MessageIrq};
 pub use memory::HostMemory;
-pub use probe::{Probe, ProbeError, probe};
+pub use probe::{Probe, ProbeError, VmTypes, probe};
+pub use protected::ProtectedLack;
 pub use slots::{Access, SlotId};
-pub use vm::Vm;
+pub use vcpu::{Exit, Fault, GaveUp, Instruction, Kick, SystemEvent, Vcpu};
+pub use vm::{Vm, VmKind};

@@ -2,7 +2,12 @@
 
 use std::io;
 
+use hostcall::gate;
 use kvm_ioctls::Kvm;
+
+use crate::cca::{self, RealmAbi, RealmLack};
+use crate::protected::{self, ProtectedLack};
+use crate::sw_protected::{self, SwProtectedLack};
 
 /// What KVM offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +19,34 @@ pub struct Probe {
     pub ipa_bits_max: Option<u8>,
     /// Whether user space can answer SMCCC calls (the VM attribute `KVM_ARM_VM_SMCCC_FILTER`).
     pub smccc_filter: bool,
+    /// How Realms of Arm CCA are made, or why they cannot be.
+    pub realms: Result<RealmAbi, RealmLack>,
+    /// Whether pKVM makes protected VMs, or why not.
+    pub protected: Result<(), ProtectedLack>,
+    /// Which types of VM KVM says that it makes, a bit for each by its number (`KVM_CAP_VM_TYPES`); none
+    /// on arm64, where the type of a VM says more than that.
+    pub vm_types: VmTypes,
+    /// Whether there are VMs with private memory for development, or why not.
+    pub sw_protected: Result<(), SwProtectedLack>,
+}
+
+/// Types of x86-64 VMs that KVM makes. It does not make one to say so: guests of SEV-SNP and TDs are made of
+/// keys that a host has few of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct VmTypes(u32);
+
+impl VmTypes {
+    /// Whether guests of AMD SEV-SNP are among them: `KVM_X86_SNP_VM`.
+    #[must_use]
+    pub const fn has_snp(self) -> bool {
+        self.0 & 1 << 4 != 0
+    }
+
+    /// Whether TDs of Intel TDX are among them: `KVM_X86_TDX_VM`.
+    #[must_use]
+    pub const fn has_tdx(self) -> bool {
+        self.0 & 1 << 5 != 0
+    }
 }
 
 /// Why KVM cannot be asked.
@@ -35,11 +68,13 @@ pub enum ProbeError {
 
 /// Asks KVM what it offers.
 ///
-/// On arm64 this creates a VM for a moment: the SMCCC filter is an attribute of VMs.
+/// This creates VMs for a moment: which kinds of VM there are shows when one is made, and the SMCCC
+/// filter of arm64 is an attribute of VMs.
 ///
 /// # Errors
 /// When `/dev/kvm` cannot be opened or is not KVM.
 pub fn probe() -> Result<Probe, ProbeError> {
+    gate("open /dev/kvm").map_err(open_error)?;
     let kvm = Kvm::new().map_err(|errno| open_error(errno.into()))?;
     let answer = kvm.get_api_version();
     let api = u32::try_from(answer).map_err(|_| ProbeError::NotKvm(answer))?;
@@ -47,6 +82,13 @@ pub fn probe() -> Result<Probe, ProbeError> {
         api,
         ipa_bits_max: ipa_bits_max(&kvm),
         smccc_filter: smccc_filter(&kvm),
+        realms: usual_width(&kvm).map_or(Err(RealmLack::Architecture), cca::find),
+        protected: usual_width(&kvm).map_or(Err(ProtectedLack::Architecture), protected::find),
+        vm_types: vm_types(&kvm),
+        sw_protected: match cfg!(target_arch = "x86_64") {
+            true => sw_protected::find(),
+            false => Err(SwProtectedLack::Architecture),
+        },
     })
 }
 
@@ -58,6 +100,17 @@ fn open_error(error: io::Error) -> ProbeError {
         (io::ErrorKind::PermissionDenied, _) => ProbeError::NoPermission,
         _ => ProbeError::Open(error),
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn vm_types(kvm: &Kvm) -> VmTypes {
+    let types = kvm.check_extension_raw(u64::from(kvm_bindings::KVM_CAP_VM_TYPES));
+    VmTypes(u32::try_from(types).unwrap_or(0))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn vm_types(_kvm: &Kvm) -> VmTypes {
+    VmTypes::default()
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -91,6 +144,12 @@ fn smccc_filter(kvm: &Kvm) -> bool {
 #[cfg(not(target_arch = "aarch64"))]
 fn smccc_filter(_kvm: &Kvm) -> bool {
     false
+}
+
+/// The width at which kinds of VM are tried: what every arm64 kernel has, or the widest below it.
+fn usual_width(kvm: &Kvm) -> Option<u8> {
+    const USUAL: u8 = 40;
+    cfg!(target_arch = "aarch64").then(|| ipa_bits_max(kvm).unwrap_or(USUAL).min(USUAL))
 }
 
 #[cfg(test)]

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use kvm_bindings::{
-    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID, kvm_irq_routing_entry,
-};
+use kvm_bindings::{KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, kvm_irq_routing_entry};
 
-/// GSIs below are pins of the interrupt controller, numbered alike; an arm64 one has 988.
-const FIRST_MESSAGE: u32 = 1024;
+use crate::arch::routing::{FIRST_MESSAGE, IRQCHIP, MESSAGE_FLAGS, PINS};
+
 /// `KVM_MAX_IRQ_ROUTES` (include/linux/kvm_host.h): GSIs are below.
 const END: u32 = 4096;
 
@@ -27,10 +25,22 @@ pub(crate) enum Route {
 }
 
 /// All GSIs in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Routes(BTreeMap<u32, Route>);
 
+impl Default for Routes {
+    /// Those that KVM has as well before it is given a table.
+    fn default() -> Self {
+        Self((0..PINS).map(|pin| (pin, Route::Pin(pin))).collect())
+    }
+}
+
 impl Routes {
+    /// None: for a VM without interrupt lines in KVM.
+    pub(crate) fn without_pins() -> Self {
+        Self(BTreeMap::new())
+    }
+
     /// Takes a GSI for messages, unconnected; `None` when all are taken.
     pub(crate) fn take_message(&mut self) -> Option<u32> {
         let gsi = (FIRST_MESSAGE..END).find(|gsi| !self.0.contains_key(gsi))?;
@@ -62,7 +72,7 @@ fn entry(gsi: u32, route: Route) -> Option<kvm_irq_routing_entry> {
         Route::Unconnected => return None,
         Route::Pin(pin) => {
             entry.type_ = KVM_IRQ_ROUTING_IRQCHIP;
-            entry.u.irqchip.irqchip = 0;
+            entry.u.irqchip.irqchip = IRQCHIP;
             entry.u.irqchip.pin = pin;
         }
         Route::Message {
@@ -71,7 +81,7 @@ fn entry(gsi: u32, route: Route) -> Option<kvm_irq_routing_entry> {
             device,
         } => {
             entry.type_ = KVM_IRQ_ROUTING_MSI;
-            entry.flags = KVM_MSI_VALID_DEVID;
+            entry.flags = MESSAGE_FLAGS;
             let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
             entry.u.msi.address_lo = u32::from_le_bytes([a, b, c, d]);
             entry.u.msi.address_hi = u32::from_le_bytes([e, f, g, h]);
@@ -86,22 +96,25 @@ fn entry(gsi: u32, route: Route) -> Option<kvm_irq_routing_entry> {
 mod tests {
     use super::*;
 
+    /// No routes but one, from pin 7.
+    fn one_pin() -> Routes {
+        Routes(BTreeMap::from([(7, Route::Pin(7))]))
+    }
+
     #[test]
     fn messages_have_gsis_of_their_own_until_all_are_taken() {
-        let mut routes = Routes::default();
-        routes.set(7, Some(Route::Pin(7)));
-        assert_eq!(routes.take_message(), Some(1024));
-        assert_eq!(routes.take_message(), Some(1025));
-        routes.set(1024, None);
-        assert_eq!(routes.take_message(), Some(1024));
+        let mut routes = one_pin();
+        assert_eq!(routes.take_message(), Some(FIRST_MESSAGE));
+        assert_eq!(routes.take_message(), Some(FIRST_MESSAGE + 1));
+        routes.set(FIRST_MESSAGE, None);
+        assert_eq!(routes.take_message(), Some(FIRST_MESSAGE));
         let rest = std::iter::from_fn(|| routes.take_message()).count();
-        assert_eq!(rest, 4096 - 1026);
+        assert_eq!(rest, (END - FIRST_MESSAGE) as usize - 2);
     }
 
     #[test]
     fn the_table_holds_what_is_connected() {
-        let mut routes = Routes::default();
-        routes.set(7, Some(Route::Pin(7)));
+        let mut routes = one_pin();
         let (first, second) = (routes.take_message(), routes.take_message());
         let message = Route::Message {
             address: 0x8_0808_0040,
@@ -114,13 +127,20 @@ mod tests {
             .iter()
             .map(|entry| (entry.gsi, entry.type_, entry.flags))
             .collect();
-        assert_eq!(first, Some(1024));
+        assert_eq!(first, Some(FIRST_MESSAGE));
         assert_eq!(
             entries,
             [
                 (7, KVM_IRQ_ROUTING_IRQCHIP, 0),
-                (1025, KVM_IRQ_ROUTING_MSI, 1)
+                (FIRST_MESSAGE + 1, KVM_IRQ_ROUTING_MSI, MESSAGE_FLAGS)
             ]
         );
+    }
+
+    #[test]
+    fn pins_that_kvm_routes_from_the_start_stay_routed() {
+        let entries = Routes::default().entries();
+        let pins: Vec<u32> = entries.iter().map(|entry| entry.gsi).collect();
+        assert_eq!(pins, (0..PINS).collect::<Vec<_>>());
     }
 }

@@ -2,13 +2,13 @@
 
 mod exit;
 mod gic;
-mod kick;
 mod register;
-mod run_page;
 mod smccc;
 mod vcpu;
 
-pub use exit::{Conduit, Exit, Fault, SystemEvent};
-pub use gic::{Gic, GicLayout, Spi};
-pub use kick::Kick;
-pub use vcpu::{PowerState, Vcpu};
+pub(crate) use exit::decode;
+pub use exit::{ArchExit, Conduit, OwnExit};
+pub(crate) use gic::routing;
+pub use gic::{Gic, GicLayout, PlacedGic, Spi, Spi as IrqInput};
+pub use vcpu::PowerState;
+pub(crate) use vcpu::finalize_rec;

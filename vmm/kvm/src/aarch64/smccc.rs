@@ -5,6 +5,7 @@ use kvm_bindings::{
     kvm_smccc_filter_action_KVM_SMCCC_FILTER_FWD_TO_USER as FORWARD,
 };
 
+use crate::error::ioctl;
 use crate::{Error, Vm};
 
 impl Vm {
@@ -27,8 +28,9 @@ impl Vm {
             addr: std::ptr::from_ref(&filter).expose_provenance() as u64,
             flags: 0,
         };
-        self.fd()
-            .set_device_attr(&attribute)
-            .map_err(Error::ioctl("forward SMCCC calls to user space"))
+        let operation = "forward SMCCC calls to user space";
+        ioctl("KVM_SET_DEVICE_ATTR", operation, || {
+            self.fd().set_device_attr(&attribute)
+        })
     }
 }

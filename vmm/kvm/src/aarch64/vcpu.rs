@@ -1,6 +1,4 @@
-//! A virtual processor.
-
-use std::sync::Arc;
+//! A virtual processor of arm64, with PSCI 0.2 and later in the kernel.
 
 use kvm_bindings::{
     KVM_ARM_VCPU_POWER_OFF, KVM_ARM_VCPU_PSCI_0_2, KVM_CAP_ARM_INJECT_EXT_DABT,
@@ -8,9 +6,14 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 
-use super::run_page::RunPage;
-use super::{Exit, Kick, register};
-use crate::{Error, Vm};
+use super::register;
+use crate::error::ioctl;
+use crate::vcpu::needs_rec;
+use crate::{Error, Vcpu, Vm};
+
+/// `KVM_ARM_VCPU_REC`: a vCPU that the RMM runs. A feature, and what is finalized, of
+/// [`RealmAbi::EnableCap`](crate::cca::RealmAbi::EnableCap).
+const REC: u32 = 8;
 
 /// How a vCPU starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,18 +24,10 @@ pub enum PowerState {
     Off,
 }
 
-/// One virtual processor of a [`Vm`], with PSCI 0.2 and later in the kernel.
-pub struct Vcpu {
-    fd: VcpuFd,
-    page: Arc<RunPage>,
-    kick: Kick,
-    // Keeps the VM's memory slots, and what they name, while this can run.
-    _vm: Vm,
-}
-
 impl Vm {
-    /// Has loads and stores that KVM cannot describe exit as [`Exit::NoSyndrome`], where KVM can;
-    /// else they end the run with an error. Returns whether it can.
+    /// Has loads and stores that KVM cannot describe exit as
+    /// [`OwnExit::NoSyndrome`](super::OwnExit::NoSyndrome), where KVM can; else they end the run with an
+    /// error. Returns whether it can.
     ///
     /// # Errors
     /// When KVM has the capability but refuses it.
@@ -44,9 +39,9 @@ impl Vm {
                 cap: KVM_CAP_ARM_NISV_TO_USER,
                 ..Default::default()
             };
-            self.fd()
-                .enable_cap(&capability)
-                .map_err(Error::ioctl("report accesses without syndrome"))?;
+            ioctl("KVM_ENABLE_CAP", "report accesses without syndrome", || {
+                self.fd().enable_cap(&capability)
+            })?;
         }
         Ok(able)
     }
@@ -58,52 +53,23 @@ impl Vcpu {
     /// # Errors
     /// When the VM has it already, or the host has no more.
     pub fn create(vm: &Vm, index: u32, power: PowerState) -> Result<Self, Error> {
-        let fd = vm
-            .fd()
-            .create_vcpu(index.into())
-            .map_err(Error::ioctl("create a vCPU"))?;
+        let vcpu = Self::add(vm, index)?;
         let mut init = kvm_vcpu_init::default();
-        vm.fd()
-            .get_preferred_target(&mut init)
-            .map_err(Error::ioctl("name the kind of vCPU that this host runs"))?;
+        let target = "name the kind of vCPU that this host runs";
+        ioctl("KVM_ARM_PREFERRED_TARGET", target, || {
+            vm.fd().get_preferred_target(&mut init)
+        })?;
         init.features[0] |= 1 << KVM_ARM_VCPU_PSCI_0_2;
+        if needs_rec(vm) {
+            init.features[0] |= 1 << REC;
+        }
         if power == PowerState::Off {
             init.features[0] |= 1 << KVM_ARM_VCPU_POWER_OFF;
         }
-        fd.vcpu_init(&init)
-            .map_err(Error::ioctl("initialise a vCPU"))?;
-        let page = Arc::new(RunPage::map(&fd)?);
-        let kick = Kick::new(Arc::clone(&page))?;
-        Ok(Self {
-            fd,
-            page,
-            kick,
-            _vm: vm.clone(),
-        })
-    }
-
-    /// A handle by which another thread interrupts [`Vcpu::run`].
-    #[must_use]
-    pub fn kick(&self) -> Kick {
-        self.kick.clone()
-    }
-
-    /// Runs guest code until something needs the caller.
-    ///
-    /// # Errors
-    /// When KVM cannot run the vCPU.
-    pub fn run(&mut self) -> Result<Exit<'_>, Error> {
-        match self.fd.run() {
-            Ok(exit) => Ok(Exit::decode(exit, &self.page)),
-            Err(errno) => match errno.errno() {
-                libc::EINTR | libc::EAGAIN => {
-                    self.kick.clear();
-                    Ok(Exit::Interrupted)
-                }
-                libc::EFAULT | libc::EHWPOISON => Ok(Exit::MemoryFault(None)),
-                _ => Err(Error::ioctl("run a vCPU")(errno)),
-            },
-        }
+        ioctl("KVM_ARM_VCPU_INIT", "initialise a vCPU", || {
+            vcpu.fd().vcpu_init(&init)
+        })?;
+        Ok(vcpu)
     }
 
     /// Makes the access that exited fail in the guest: a synchronous external abort.
@@ -113,9 +79,9 @@ impl Vcpu {
     pub fn inject_external_abort(&self) -> Result<(), Error> {
         let mut events = kvm_vcpu_events::default();
         events.exception.ext_dabt_pending = 1;
-        self.fd
-            .set_vcpu_events(&events)
-            .map_err(Error::ioctl("inject an external abort"))
+        ioctl("KVM_SET_VCPU_EVENTS", "inject an external abort", || {
+            self.fd().set_vcpu_events(&events)
+        })
     }
 
     /// General-purpose register x`n`.
@@ -201,16 +167,26 @@ impl Vcpu {
 
     fn register(&self, id: u64) -> Result<u64, Error> {
         let mut value = [0; 8];
-        self.fd
-            .get_one_reg(id, &mut value)
-            .map_err(Error::ioctl("read a register of a vCPU"))?;
+        ioctl("KVM_GET_ONE_REG", "read a register of a vCPU", || {
+            self.fd().get_one_reg(id, &mut value)
+        })?;
         Ok(u64::from_le_bytes(value))
     }
 
     fn set_register(&self, id: u64, value: u64) -> Result<(), Error> {
-        self.fd
-            .set_one_reg(id, &value.to_le_bytes())
-            .map_err(Error::ioctl("write a register of a vCPU"))?;
+        ioctl("KVM_SET_ONE_REG", "write a register of a vCPU", || {
+            self.fd().set_one_reg(id, &value.to_le_bytes())
+        })?;
         Ok(())
     }
+}
+
+/// Has the RMM take a vCPU of a Realm.
+pub(crate) fn finalize_rec(vcpu: &VcpuFd) -> Result<(), Error> {
+    let feature = REC.cast_signed();
+    ioctl(
+        "KVM_ARM_VCPU_FINALIZE",
+        "finalize a vCPU of a Realm",
+        || vcpu.vcpu_finalize(&feature),
+    )
 }

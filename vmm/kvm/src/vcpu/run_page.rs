@@ -10,20 +10,20 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use kvm_bindings::kvm_run;
 use kvm_ioctls::VcpuFd;
 
-use crate::{Error, Ipa};
+use crate::Error;
 
 /// A mapping of the first page of a vCPU's `kvm_run`, apart from the one that `VcpuFd` owns, so that
 /// it can outlive that one and be shared between threads.
-pub(super) struct RunPage(NonNull<libc::c_void>);
+pub(crate) struct RunPage(NonNull<libc::c_void>);
 
 const BYTES: usize = 4096;
 const IMMEDIATE_EXIT: usize = offset_of!(kvm_run, immediate_exit);
 const EXIT_REASON: usize = offset_of!(kvm_run, exit_reason);
-/// `kvm_run.arm_nisv.fault_ipa`: the second `u64` of the union of exits.
-const NISV_FAULT_IPA: usize = offset_of!(kvm_run, __bindgen_anon_1) + size_of::<u64>();
-const _: () = assert!(IMMEDIATE_EXIT < BYTES && NISV_FAULT_IPA + size_of::<u64>() <= BYTES);
+/// The union of what the exits say.
+const EXIT: usize = offset_of!(kvm_run, __bindgen_anon_1);
+const _: () = assert!(IMMEDIATE_EXIT < BYTES && EXIT_REASON + size_of::<u32>() <= BYTES);
 const _: () = assert!(EXIT_REASON.is_multiple_of(align_of::<AtomicU32>()));
-const _: () = assert!(NISV_FAULT_IPA.is_multiple_of(align_of::<AtomicU64>()));
+const _: () = assert!(EXIT.is_multiple_of(align_of::<u64>()));
 
 impl RunPage {
     pub(super) fn map(vcpu: &VcpuFd) -> Result<Self, Error> {
@@ -43,6 +43,7 @@ impl RunPage {
             Some(page) => Ok(Self(page)),
             None => Err(Error::Ioctl {
                 operation: "share the run page of a vCPU",
+                call: "mmap",
                 source: io::Error::last_os_error(),
             }),
         }
@@ -67,14 +68,39 @@ impl RunPage {
         reason.load(Ordering::Relaxed)
     }
 
-    /// Where the access of a `KVM_EXIT_ARM_NISV` went; any number after another exit.
-    pub(super) fn nisv_address(&self) -> Ipa {
+    /// The 64-bit field with this index in what the exit says: of which exit is the caller's to know.
+    pub(crate) fn exit_u64<const INDEX: usize>(&self) -> u64 {
+        const { assert!(EXIT + (INDEX + 1) * size_of::<u64>() <= BYTES) };
         // SAFETY: the offset is within the page.
-        let field = unsafe { self.0.byte_add(NISV_FAULT_IPA) }.cast::<u64>();
+        let field = unsafe { self.0.byte_add(EXIT + INDEX * size_of::<u64>()) }.cast::<u64>();
         // SAFETY: the page is mapped while `self` lives, the field is aligned (asserted above), and
         // KVM writes it only while the vCPU runs, on the thread that calls this.
-        let address = unsafe { AtomicU64::from_ptr(field.as_ptr()) };
-        Ipa::new(address.load(Ordering::Relaxed))
+        let field = unsafe { AtomicU64::from_ptr(field.as_ptr()) };
+        field.load(Ordering::Relaxed)
+    }
+
+    /// Answers an exit in its 64-bit field with this index: of which exit is the caller's to know.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn set_exit_u64<const INDEX: usize>(&self, value: u64) {
+        const { assert!(EXIT + (INDEX + 1) * size_of::<u64>() <= BYTES) };
+        // SAFETY: the offset is within the page.
+        let field = unsafe { self.0.byte_add(EXIT + INDEX * size_of::<u64>()) }.cast::<u64>();
+        // SAFETY: the page is mapped while `self` lives, the field is aligned (asserted above), and
+        // KVM reads and writes it only while the vCPU runs, on the thread that calls this.
+        let field = unsafe { AtomicU64::from_ptr(field.as_ptr()) };
+        field.store(value, Ordering::Relaxed);
+    }
+
+    /// The byte at this offset in what the exit says: of which exit is the caller's to know.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn exit_u8<const OFFSET: usize>(&self) -> u8 {
+        const { assert!(EXIT + OFFSET < BYTES) };
+        // SAFETY: the offset is within the page.
+        let field = unsafe { self.0.byte_add(EXIT + OFFSET) }.cast::<u8>();
+        // SAFETY: the page is mapped while `self` lives, a byte is always aligned, and KVM writes it
+        // only while the vCPU runs, on the thread that calls this.
+        let field = unsafe { AtomicU8::from_ptr(field.as_ptr()) };
+        field.load(Ordering::Relaxed)
     }
 }
 

@@ -15,6 +15,7 @@ use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use super::run_page::RunPage;
 use crate::Error;
+use crate::error::ioctl;
 
 /// Asks one vCPU to return [`Exit::Interrupted`](super::Exit::Interrupted).
 #[derive(Clone)]
@@ -23,8 +24,11 @@ pub struct Kick(Arc<RunPage>);
 impl Kick {
     pub(super) fn new(page: Arc<RunPage>) -> Result<Self, Error> {
         // Without a handler the signal would end the process.
-        register_signal_handler(SIGRTMIN(), ignore)
-            .map_err(Error::ioctl("handle the signal that interrupts vCPUs"))?;
+        ioctl(
+            "sigaction",
+            "handle the signal that interrupts vCPUs",
+            || register_signal_handler(SIGRTMIN(), ignore),
+        )?;
         Ok(Self(page))
     }
 
