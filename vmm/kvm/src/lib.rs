@@ -27,11 +27,17 @@ mod memory;
 pub mod numa;
 mod private;
 mod probe;
+#[cfg(target_arch = "x86_64")]
+mod progress;
 mod protected;
 pub mod ram;
 mod routing;
 mod slots;
+#[cfg(target_arch = "x86_64")]
+pub mod snp;
 pub mod sw_protected;
+#[cfg(target_arch = "x86_64")]
+pub mod tdx;
 mod vcpu;
 mod vm;
 

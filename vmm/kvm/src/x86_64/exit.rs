@@ -2,6 +2,7 @@
 
 use kvm_ioctls::VcpuExit;
 
+use crate::tdx::{EXIT_TDX, TdCall};
 use crate::vcpu::RunPage;
 
 /// How many bytes of a port one access touches.
@@ -69,6 +70,8 @@ pub enum ArchExit<'a> {
     },
     /// A fault while a double fault was delivered: a processor resets its machine then.
     TripleFault,
+    /// A TD calls for something that is neither a device nor a page.
+    TdCall(TdCall<'a>),
 }
 
 /// `kvm_run.io.size`: which byte of the exit.
@@ -96,6 +99,7 @@ pub(crate) fn decode<'a>(exit: VcpuExit<'a>, page: &'a RunPage) -> Option<ArchEx
             })
         }
         VcpuExit::Shutdown => Some(ArchExit::TripleFault),
+        VcpuExit::Unsupported(EXIT_TDX) => Some(ArchExit::TdCall(TdCall::of(page))),
         _ => None,
     }
 }
