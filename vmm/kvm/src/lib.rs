@@ -36,6 +36,7 @@ mod slots;
 #[cfg(target_arch = "x86_64")]
 pub mod snp;
 pub mod sw_protected;
+pub mod tap;
 #[cfg(target_arch = "x86_64")]
 pub mod tdx;
 mod vcpu;
