@@ -2,7 +2,8 @@
 //!
 //! Every diagnostic has a stable [`Code`], names the thing, and says what would help. Codes are
 //! never reused: `01xx` reach and placement, `02xx` the config file, `03xx` host facts, `04xx` boot
-//! files and launch, `05xx` assigned devices.
+//! files and launch, `05xx` assigned devices, `06xx` emulated devices, `07xx` what a platform cannot
+//! protect or cannot have, `08xx` launch measurements.
 
 use std::fmt;
 use std::ops::Range;
@@ -62,6 +63,14 @@ codes! {
     PlatformNotLaunched = 114, "this ccvm does not launch the platform";
     /// Nothing is known of the host's KVM.
     NoKvm = 115, "the host has no KVM, or its limits are not known";
+    /// A device has translated DMA in a VM without an IOMMU.
+    VirtualIommuAbsent = 116, "a device needs the virtual IOMMU that the config leaves out";
+    /// An interrupt could not reach all of them.
+    TooManyVcpus = 117, "the architecture does not have so many vCPUs";
+    /// A device is too narrow for the names of shared memory once its guest has accepted it.
+    AcceptedDmaTooNarrow = 118, "an assigned device cannot reach shared memory once it is accepted";
+    /// An accepted device has no names for shared memory.
+    AcceptedDmaUnshared = 119, "the platform has no shared memory for an accepted device";
     /// The config is not TOML.
     ConfigSyntax = 201, "the config file is not valid TOML";
     /// A key that no config has.
@@ -87,14 +96,14 @@ codes! {
     /// The kernel file cannot be opened or read.
     KernelUnreadable = 402, "the kernel cannot be read";
     /// The kernel file has another format or another architecture.
-    NotAKernel = 403, "the kernel file is not an arm64 kernel";
+    NotAKernel = 403, "the kernel file is not a kernel of this architecture";
     /// The kernel file is cut short, or does not decompress.
     KernelDamaged = 404, "the kernel file is damaged";
     /// The initial RAM disk cannot be opened or read.
     InitrdUnreadable = 405, "the initial RAM disk cannot be read";
     /// The initial RAM disk is empty, cut short, or no file.
     InitrdDamaged = 406, "the initial RAM disk is damaged";
-    /// Kernel, device tree and initial RAM disk need more memory than a range of DRAM has.
+    /// Kernel, initial RAM disk and what the kernel is told need more memory than a range of DRAM has.
     BootFilesTooLarge = 407, "the boot files do not fit in guest memory";
     /// The command line is too long, or holds what a kernel does not take.
     CommandLine = 408, "the kernel does not take the command line";
@@ -104,10 +113,31 @@ codes! {
     KvmRefused = 411, "KVM refuses the VM";
     /// The host has no room for guest memory.
     NoHostMemory = 412, "the host cannot hold the guest's memory";
-    /// This ccvm launches no VMs on this architecture.
-    ArchitectureNotRun = 413, "VMs of this architecture cannot be run";
     /// A file for the run's own use cannot be written.
     RunFile = 414, "a file of the run cannot be written";
+    /// There is no socket to control the VM by.
+    ControlSocket = 415, "the VM cannot be controlled by a socket";
+    /// The firmware file cannot be opened or read.
+    FirmwareUnreadable = 416, "the firmware cannot be read";
+    /// The firmware file is none that the platform's guests can start from.
+    NotFirmware = 417, "the firmware file is not firmware for the platform";
+    /// The platform's guests start in firmware, and the config names none.
+    FirmwareAbsent = 418, "the platform needs firmware";
+    /// The platform's guests start without firmware.
+    FirmwareUnused = 419, "the platform has no firmware";
+    /// An IGVM file asks for something that ccvm, KVM or the plan does not give, or has no place for what the config gives
+    /// it.
+    GuestFileRefused = 420, "the guest in the file cannot be started as the file says";
+    /// The host's pool of huge pages has too few, or none of that size.
+    HugePagesMissing = 430, "the host has too few huge pages";
+    /// The VM's memory cannot be made of huge pages of the pool.
+    HugePagesImpossible = 431, "the VM's memory cannot be made of such huge pages";
+    /// A NUMA node that the host does not have, or that may not be used.
+    NumaNodeAbsent = 432, "memory cannot come from a NUMA node";
+    /// A CPU that the host does not have, or that may not be used.
+    CpuAbsent = 433, "a vCPU cannot be pinned to a CPU";
+    /// Guest memory cannot be filled before the guest runs.
+    NotPrefaulted = 434, "guest memory cannot be filled in advance";
     /// The platform only looks like a confidential one.
     NoConfidentiality = 450, "the VM is not protected from its host";
     /// A device's IOMMU group is not known.
@@ -130,6 +160,12 @@ codes! {
     DmaTableNotFilled = 535, "assigned devices cannot be given guest memory";
     /// The device cannot be put on the guest's bus.
     DeviceNotAttached = 536, "the device cannot be put on the guest's bus";
+    /// The kernel has no iommufd, or the device no node of its own.
+    IommufdMissing = 537, "the host has no usable iommufd";
+    /// A guest of this kind can ask for more DMA mappings than type1 allows.
+    DmaEntriesMayRunOut = 538, "a guest can use up the DMA mappings that the host allows";
+    /// The kernel refuses `IOMMU_IOAS_ALLOW_IOVAS`.
+    DmaPlanNotPinned = 539, "the IOMMU does not promise the addresses of the plan";
     /// No function of the host has the address.
     DeviceAbsent = 550, "the device is not there";
     /// A bridge, or a device that no IOMMU confines.
@@ -142,6 +178,62 @@ codes! {
     DeviceInUse = 554, "the device is in use";
     /// The masks of the driver that goes cannot be written down.
     MasksNotKept = 555, "the DMA masks of the device cannot be kept";
+    /// The plan of the VM, or the host, does not allow it.
+    PlugRefused = 560, "a device cannot come to a VM that runs";
+    /// The guest goes on with it.
+    NotUnplugged = 561, "a device does not leave a VM that runs";
+    /// Slots beside a virtual IOMMU, or on a platform on which no device comes later.
+    NoSlots = 562, "the VM cannot have slots for devices that come later";
+    /// The memory kept for a slot is smaller than what the device decodes.
+    SlotTooSmall = 563, "a device does not fit in a slot of the VM";
+    /// The file of a disk cannot be opened, or is no file.
+    DiskUnreadable = 601, "a disk image cannot be opened";
+    /// The file of a disk is not of the format that the config says.
+    DiskDamaged = 602, "a disk image is not of its format";
+    /// Another VM, or another disk of this one, has the file.
+    DiskInUse = 603, "a disk image is in use";
+    /// The file system does not do `O_DIRECT`.
+    DiskNotDirect = 604, "a disk image cannot be read past the host's page cache";
+    /// The file is taken for raw, and begins as an image of another format does.
+    DiskLooksOtherwise = 605, "a disk image looks like one of another format";
+    /// The image refers to another file.
+    DiskNeedsOtherFile = 606, "a disk image is not whole by itself";
+    /// An image is given for one that is not written over any.
+    DiskNotOver = 607, "a disk image is not written over another";
+    /// The kernel has no tap interfaces, or does not open the node.
+    TapMissing = 610, "the host has no tap interfaces";
+    /// The interface may not be made, or belongs to somebody else.
+    TapDenied = 611, "no permission to use a tap interface";
+    /// Another process, or another device of this VM, has the interface.
+    TapInUse = 612, "a tap interface is in use";
+    /// The interface or the descriptor is of another kind.
+    NotATap = 613, "a network device has something else than a tap interface behind it";
+    /// Frames go nowhere while it is down.
+    TapDown = 614, "a tap interface is down";
+    /// The kernel has no vhost-vsock, or does not open the node.
+    VsockMissing = 620, "the host has no vhost-vsock";
+    /// Another VM has the context id.
+    VsockInUse = 621, "a context id is in use";
+    /// Whoever serves the device would see private memory.
+    ServedOutside = 630, "the platform's guests cannot have a device that others serve";
+    /// Nobody listens at the socket.
+    DaemonUnreachable = 631, "a vhost-user daemon cannot be reached";
+    /// The daemon is of another kind, or of another mind.
+    DaemonUnfit = 632, "a vhost-user daemon does not serve the device";
+    /// The device cannot be put on the guest's bus, or has no thread to serve it.
+    EmulatedNotMade = 650, "an emulated device cannot be made";
+    /// Devices of a protected VM reach its private memory.
+    DmaNotIsolated = 701, "the platform does not keep assigned devices from private memory";
+    /// The operator has given that protection up.
+    DmaIsolationGivenUp = 702, "assigned devices reach the VM's private memory, as the config says";
+    /// An emulated device would touch memory that may be private.
+    EmulatedDmaImpossible = 703, "the platform has no emulated device that reads guest memory";
+    /// Guests of the platform have nothing to attest.
+    NotMeasured = 801, "the platform has no launch measurement";
+    /// What the platform would measure is not decided by the config.
+    MeasurementNotForetold = 802, "the launch measurement cannot be foretold";
+    /// The measurement rests on what the operator says of a host, and on reading.
+    MeasurementUnproven = 803, "the launch measurement rests on what was said of the host";
 }
 
 impl fmt::Display for Code {
@@ -166,8 +258,22 @@ pub enum Place {
     Vm(&'static str),
     /// A key of `[boot]`.
     Boot(&'static str),
+    /// A key of `[resources]`.
+    Resources(&'static str),
     /// The `[[device]]` with this index in the file, or one of its keys.
     Device(usize, Option<&'static str>),
+    /// The `[[disk]]` with this index in the file, or one of its keys.
+    Disk(usize, Option<&'static str>),
+    /// The `[[net]]` with this index in the file, or one of its keys.
+    Net(usize, Option<&'static str>),
+    /// The `[[vhost-user]]` with this index in the file.
+    VhostUser(usize),
+    /// `[vsock]`.
+    Vsock,
+    /// `[rng]`.
+    Rng,
+    /// `[console]`.
+    Console,
 }
 
 /// One finding.

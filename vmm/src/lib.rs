@@ -9,6 +9,7 @@
 
 pub mod assign;
 pub mod boot;
+pub mod causes;
 pub mod check;
 pub mod config;
 pub mod convert;

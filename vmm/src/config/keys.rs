@@ -11,31 +11,107 @@ pub(super) enum Table {
     Boot,
     /// One `[[device]]`
     Device,
+    /// One `[[disk]]`
+    Disk,
+    /// One `[[net]]`
+    Net,
+    /// One `[[vhost-user]]`
+    VhostUser,
+    /// `[vsock]`
+    Vsock,
+    /// `[rng]`
+    Rng,
+    /// `[console]`
+    Console,
+    /// `[resources]`
+    Resources,
 }
 
 impl Table {
-    const ALL: [Self; 4] = [Self::Root, Self::Vm, Self::Boot, Self::Device];
+    const ALL: [Self; 11] = [
+        Self::Root,
+        Self::Vm,
+        Self::Boot,
+        Self::Device,
+        Self::Disk,
+        Self::Net,
+        Self::VhostUser,
+        Self::Vsock,
+        Self::Rng,
+        Self::Console,
+        Self::Resources,
+    ];
 
     /// Its keys, in the order of the reference.
     pub(super) const fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Root => &["vm", "boot", "device"],
-            Self::Vm => &["platform", "vcpus", "memory", "dma-rule"],
-            Self::Boot => &["kernel", "initrd", "cmdline"],
+            Self::Root => &[
+                "vm",
+                "boot",
+                "device",
+                "disk",
+                "net",
+                "vhost-user",
+                "vsock",
+                "rng",
+                "console",
+                "resources",
+            ],
+            Self::Vm => &[
+                "platform",
+                "vcpus",
+                "memory",
+                "dma-rule",
+                "iommu",
+                "dma-backend",
+                "pkvm-device-dma",
+                "hotplug-ports",
+                "hotplug-window",
+            ],
+            Self::Boot => &["kernel", "initrd", "cmdline", "firmware"],
             Self::Device => &["pci", "dma-bits", "dma"],
+            Self::Disk => &[
+                "path",
+                "format",
+                "readonly",
+                "serial",
+                "queues",
+                "cache",
+                "backing",
+                "backing-format",
+            ],
+            Self::Net => &["tap", "fd", "mac", "queues"],
+            Self::VhostUser => &["kind", "socket", "queues", "mac", "tag"],
+            Self::Vsock => &["cid"],
+            Self::Rng => &[],
+            Self::Console => &["device"],
+            Self::Resources => &["huge-pages", "prefault", "numa-nodes", "pin-vcpus"],
         }
     }
 
     /// Words for the same thing elsewhere, too far from ours for an edit distance.
     const fn synonyms(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Root => &[("machine", "vm"), ("devices", "device"), ("vfio", "device")],
+            Self::Root => &[
+                ("machine", "vm"),
+                ("devices", "device"),
+                ("vfio", "device"),
+                ("drive", "disk"),
+                ("block", "disk"),
+                ("network", "net"),
+                ("nic", "net"),
+                ("entropy", "rng"),
+            ],
             Self::Vm => &[
                 ("cpus", "vcpus"),
                 ("smp", "vcpus"),
                 ("mem", "memory"),
                 ("ram", "memory"),
                 ("type", "platform"),
+                ("viommu", "iommu"),
+                ("smmu", "iommu"),
+                ("hotplug", "hotplug-ports"),
+                ("slots", "hotplug-ports"),
             ],
             Self::Boot => &[
                 ("image", "kernel"),
@@ -49,6 +125,55 @@ impl Table {
                 ("host", "pci"),
                 ("width", "dma-bits"),
             ],
+            Self::Net => &[
+                ("ifname", "tap"),
+                ("interface", "tap"),
+                ("address", "mac"),
+                ("num-queues", "queues"),
+            ],
+            Self::VhostUser => &[
+                ("path", "socket"),
+                ("type", "kind"),
+                ("num-queues", "queues"),
+            ],
+            Self::Vsock => &[("context-id", "cid"), ("guest-cid", "cid")],
+            Self::Rng => &[],
+            Self::Console => &[("kind", "device"), ("type", "device")],
+            Self::Resources => &[
+                ("hugetlb", "huge-pages"),
+                ("page-size", "huge-pages"),
+                ("prealloc", "prefault"),
+                ("populate", "prefault"),
+                ("numa", "numa-nodes"),
+                ("nodes", "numa-nodes"),
+                ("affinity", "pin-vcpus"),
+                ("pin", "pin-vcpus"),
+                ("cpuset", "pin-vcpus"),
+            ],
+            Self::Disk => &[
+                ("file", "path"),
+                ("image", "path"),
+                ("num-queues", "queues"),
+                ("base", "backing"),
+                ("backing-file", "backing"),
+            ],
+        }
+    }
+
+    /// Its name.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Root => "config",
+            Self::Vm => "vm",
+            Self::Boot => "boot",
+            Self::Device => "device",
+            Self::Disk => "disk",
+            Self::Net => "net",
+            Self::VhostUser => "vhost-user",
+            Self::Vsock => "vsock",
+            Self::Rng => "rng",
+            Self::Console => "console",
+            Self::Resources => "resources",
         }
     }
 
@@ -59,6 +184,13 @@ impl Table {
             Self::Vm => "`[vm]`",
             Self::Boot => "`[boot]`",
             Self::Device => "`[[device]]`",
+            Self::Disk => "`[[disk]]`",
+            Self::Net => "`[[net]]`",
+            Self::VhostUser => "`[[vhost-user]]`",
+            Self::Vsock => "`[vsock]`",
+            Self::Rng => "`[rng]`",
+            Self::Console => "`[console]`",
+            Self::Resources => "`[resources]`",
         }
     }
 

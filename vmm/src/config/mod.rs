@@ -8,10 +8,14 @@
 //!
 //! [`mod@file`] describes the same format for the JSON Schema; a test holds the two together.
 
+mod disks;
 pub mod file;
+pub mod flags;
 mod keys;
 mod locations;
+mod number_list;
 mod reader;
+mod resources;
 mod sections;
 pub mod size;
 pub mod source;
@@ -20,13 +24,16 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 mod values;
+mod virtio;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use flags::Flags;
 pub use locations::Locations;
+pub use number_list::{NumberList, NumberListError};
 pub use size::Size;
 pub use source::Source;
 pub use spec::VmSpec;

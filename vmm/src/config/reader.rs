@@ -149,6 +149,7 @@ fn unknown_key(table: Table, key: &str, meant: Option<&str>) -> Diagnostic {
     let help = match (meant, table.elsewhere(key)) {
         (_, Some(other)) => format!("`{key}` belongs in {}", other.header()),
         (Some(meant), None) => format!("did you mean `{meant}`?"),
+        (None, None) if table.keys().is_empty() => "it has none".to_owned(),
         (None, None) => format!("it can have only {}", keys::choice(table.keys())),
     };
     Diagnostic::error(Code::UnknownKey, message).with_help(help)

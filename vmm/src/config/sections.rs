@@ -1,15 +1,16 @@
-//! `[vm]`, `[boot]` and `[[device]]`, from the file's tree to the parts of a [`VmSpec`].
+//! `[vm]`, `[boot]` and lists of tables, from the file's tree to the parts of a [`VmSpec`].
 
 use std::ops::Range;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use vfio::BackendKind;
 
 use super::keys::Table;
 use super::locations::Locations;
 use super::reader::{Located, Reported, Section};
-use super::spec::{BootSpec, DeviceSpec, DmaMode, DmaRule};
+use super::spec::{BootSpec, DeviceSpec, DmaIsolation, DmaMode, DmaRule, HotplugSpec, IommuChoice};
 use super::{VmSpec, values};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::platform::Platform;
@@ -25,6 +26,20 @@ const PLATFORMS: [(&str, Option<Platform>); 8] = [
     ("tdx", Some(Platform::Tdx)),
 ];
 const DMA_RULES: [(&str, DmaRule); 2] = [("strict", DmaRule::Strict), ("bounce", DmaRule::Bounce)];
+const IOMMUS: [(&str, IommuChoice); 3] = [
+    ("auto", IommuChoice::Auto),
+    ("none", IommuChoice::None),
+    ("virtio", IommuChoice::Virtio),
+];
+const DMA_BACKENDS: [(&str, Option<BackendKind>); 3] = [
+    ("auto", None),
+    ("type1", Some(BackendKind::Type1)),
+    ("iommufd", Some(BackendKind::Iommufd)),
+];
+const ISOLATIONS: [(&str, DmaIsolation); 2] = [
+    ("refused", DmaIsolation::Required),
+    ("not-isolated", DmaIsolation::GivenUp),
+];
 const DMA_MODES: [(&str, DmaMode); 2] = [
     ("direct", DmaMode::Direct),
     ("translated", DmaMode::Translated),
@@ -35,7 +50,7 @@ const MOST_VCPUS: u32 = 512;
 
 /// Reads the tables of a config, and remembers what it found where.
 pub(super) struct Sections<'b> {
-    base: &'b Path,
+    pub(super) base: &'b Path,
     pub(super) findings: Vec<Diagnostic>,
     pub(super) locations: Locations,
 }
@@ -46,6 +61,10 @@ struct VmPart {
     vcpus: u32,
     memory: u64,
     dma_rule: Option<DmaRule>,
+    iommu: IommuChoice,
+    dma_backend: Option<BackendKind>,
+    isolation: DmaIsolation,
+    hotplug: HotplugSpec,
 }
 
 impl<'b> Sections<'b> {
@@ -67,14 +86,26 @@ impl<'b> Sections<'b> {
         let devices = root
             .raw("device")
             .map_or_else(Vec::new, |raw| self.devices(raw));
-        let (vm, boot) = (vm.ok()?, boot.ok()?);
+        let resources = self.resources(&root, vm.as_ref().ok().map(|vm| vm.vcpus));
+        let vcpus = vm.as_ref().map_or(1, |vm| vm.vcpus);
+        let disks = root.raw("disk");
+        let disks = disks.map_or_else(Vec::new, |raw| self.disks(raw, vcpus));
+        let virtio = self.virtio(&root);
+        let (vm, boot, resources) = (vm.ok()?, boot.ok()?, resources.ok()?);
         Some(VmSpec {
             platform: vm.platform,
             vcpus: vm.vcpus,
             memory: vm.memory,
             dma_rule: vm.dma_rule,
+            iommu: vm.iommu,
+            dma_backend: vm.dma_backend,
+            isolation: vm.isolation,
+            hotplug: vm.hotplug,
             boot,
             devices,
+            resources,
+            disks,
+            virtio,
         })
     }
 
@@ -93,11 +124,37 @@ impl<'b> Sections<'b> {
         let vcpus = vm.optional("vcpus", findings, |v| values::integer(v, 1..=MOST_VCPUS));
         let memory = vm.required("memory", "\"512 MiB\"", findings, values::memory);
         let dma_rule = vm.optional("dma-rule", findings, |v| values::one_of(v, &DMA_RULES));
+        let iommu = vm.optional("iommu", findings, |v| values::one_of(v, &IOMMUS));
+        let backend = vm.optional("dma-backend", findings, |v| {
+            values::one_of(v, &DMA_BACKENDS)
+        });
+        let isolation = vm.optional("pkvm-device-dma", findings, |v| {
+            values::one_of(v, &ISOLATIONS)
+        });
+        let ports = vm.optional("hotplug-ports", findings, |v| {
+            values::integer(v, 0..=HotplugSpec::MOST_PORTS.into())
+        });
+        let window = vm.optional("hotplug-window", findings, |v| {
+            values::memory_up_to(v, HotplugSpec::LARGEST_WINDOW)
+        });
+        let ports = self.keep(Place::Vm("hotplug-ports"), ports?);
+        let window = self.keep(Place::Vm("hotplug-window"), window?);
         Ok(VmPart {
             platform: self.keep(Place::Vm("platform"), platform?).flatten(),
             vcpus: self.keep(Place::Vm("vcpus"), vcpus?).unwrap_or(1),
             memory: self.keep_one(Place::Vm("memory"), memory?),
             dma_rule: self.keep(Place::Vm("dma-rule"), dma_rule?),
+            iommu: self.keep(Place::Vm("iommu"), iommu?).unwrap_or_default(),
+            dma_backend: self.keep(Place::Vm("dma-backend"), backend?).flatten(),
+            isolation: self
+                .keep(Place::Vm("pkvm-device-dma"), isolation?)
+                .unwrap_or_default(),
+            hotplug: HotplugSpec {
+                ports: ports
+                    .and_then(|ports| u8::try_from(ports).ok())
+                    .unwrap_or(0),
+                window: window.unwrap_or(HotplugSpec::USUAL_WINDOW),
+            },
         })
     }
 
@@ -108,6 +165,7 @@ impl<'b> Sections<'b> {
         let kernel = boot.required("kernel", "\"Image\"", findings, values::path);
         let initrd = boot.optional("initrd", findings, values::path);
         let cmdline = boot.optional("cmdline", findings, values::plain_text);
+        let firmware = boot.optional("firmware", findings, values::path);
         let cmdline = self.keep(Place::Boot("cmdline"), cmdline?);
         Ok(BootSpec {
             kernel: self
@@ -117,28 +175,41 @@ impl<'b> Sections<'b> {
                 .keep(Place::Boot("initrd"), initrd?)
                 .map(|initrd| self.base.join(initrd)),
             cmdline: cmdline.unwrap_or_default(),
+            firmware: self
+                .keep(Place::Boot("firmware"), firmware?)
+                .map(|firmware| self.base.join(firmware)),
         })
     }
 
     fn devices(&mut self, raw: &Spanned<DeValue<'_>>) -> Vec<DeviceSpec> {
-        let mut devices = Vec::new();
+        self.list(Table::Device, raw, Self::device)
+    }
+
+    /// What `read` makes of each of the tables in `raw`, given those before.
+    pub(super) fn list<T>(
+        &mut self,
+        table: Table,
+        raw: &Spanned<DeValue<'_>>,
+        mut read: impl FnMut(&mut Self, &Spanned<DeValue<'_>>, &[T]) -> Option<T>,
+    ) -> Vec<T> {
+        let mut list = Vec::new();
         match raw.get_ref() {
             DeValue::Array(array) => {
                 for raw in array.iter() {
-                    devices.extend(self.device(raw, &devices));
+                    list.extend(read(self, raw, &list));
                 }
             }
             DeValue::Table(_) => {
-                self.findings.push(
-                    Diagnostic::error(Code::InvalidValue, "`device` is one table, not a list")
-                        .with_help("write `[[device]]`, once for each device")
-                        .at(raw.span()),
-                );
-                devices.extend(self.device(raw, &devices));
+                let name = table.name();
+                let message = format!("`{name}` is one table, not a list");
+                let help = format!("write `[[{name}]]`, once for each {name}");
+                let finding = Diagnostic::error(Code::InvalidValue, message).with_help(help);
+                self.findings.push(finding.at(raw.span()));
+                list.extend(read(self, raw, &list));
             }
-            other => self.not_a_table(Table::Device, other, raw.span()),
+            other => self.not_a_table(table, other, raw.span()),
         }
-        devices
+        list
     }
 
     fn device(&mut self, raw: &Spanned<DeValue<'_>>, before: &[DeviceSpec]) -> Option<DeviceSpec> {
@@ -170,7 +241,7 @@ impl<'b> Sections<'b> {
             Code::DuplicateDevice,
             format!("device {} is assigned twice", pci.value),
         )
-        .with_help("remove one of the two tables")
+        .with_help("remove one of the two")
         .about(pci.value)
         .at(pci.span.clone());
         match self.locations.span(Place::Device(twin, None)) {
@@ -180,7 +251,7 @@ impl<'b> Sections<'b> {
     }
 
     /// The entries of `raw` under the keys of `table`.
-    fn table<'t>(
+    pub(super) fn table<'t>(
         &mut self,
         table: Table,
         raw: &'t Spanned<DeValue<'t>>,
@@ -207,11 +278,11 @@ impl<'b> Sections<'b> {
         );
     }
 
-    fn keep<T>(&mut self, place: Place, found: Option<Located<T>>) -> Option<T> {
+    pub(super) fn keep<T>(&mut self, place: Place, found: Option<Located<T>>) -> Option<T> {
         found.map(|found| self.keep_one(place, found))
     }
 
-    fn keep_one<T>(&mut self, place: Place, found: Located<T>) -> T {
+    pub(super) fn keep_one<T>(&mut self, place: Place, found: Located<T>) -> T {
         self.locations.record(place, found.span);
         found.value
     }

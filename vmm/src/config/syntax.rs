@@ -21,8 +21,8 @@ pub(super) fn finding(error: &Error, source: &Source) -> Diagnostic {
 
 /// The line with its value in quotes, when its key takes text and the value has none.
 fn quoted(line: &str) -> Option<String> {
-    const TEXT_KEYS: [&str; 8] = [
-        "platform", "memory", "dma-rule", "kernel", "initrd", "cmdline", "pci", "dma",
+    const TEXT_KEYS: [&str; 9] = [
+        "platform", "memory", "dma-rule", "kernel", "initrd", "cmdline", "firmware", "pci", "dma",
     ];
     let (key, value) = line.split_once('=')?;
     let (key, value) = (key.trim(), value.trim());

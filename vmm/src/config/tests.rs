@@ -1,9 +1,18 @@
+mod disks;
+mod virtio;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::spec::{BootSpec, DeviceSpec, DmaMode, DmaRule};
+use kvm::ram::HostPages;
+use vfio::BackendKind;
+
+use super::spec::{
+    BootSpec, DeviceSpec, DmaIsolation, DmaMode, DmaRule, HotplugSpec, IommuChoice, ResourceSpec,
+    VirtioSpec,
+};
 use super::*;
 use crate::diagnostic::Place;
 use crate::platform::Platform;
@@ -41,6 +50,8 @@ fn a_full_config_becomes_a_spec() {
         vcpus = 2
         memory = "512 MiB"
         dma-rule = "strict"
+        iommu = "virtio"
+        dma-backend = "type1"
 
         [boot]
         kernel = "Image"
@@ -54,6 +65,12 @@ fn a_full_config_becomes_a_spec() {
         [[device]]
         pci = "05:00.1"
         dma = "translated"
+
+        [resources]
+        huge-pages = "2MiB"
+        prefault = true
+        numa-nodes = "0-1"
+        pin-vcpus = "5,4"
         "#,
     );
     assert_eq!(parsed.diagnostics, []);
@@ -64,10 +81,15 @@ fn a_full_config_becomes_a_spec() {
             vcpus: 2,
             memory: 512 << 20,
             dma_rule: Some(DmaRule::Strict),
+            iommu: IommuChoice::Virtio,
+            dma_backend: Some(BackendKind::Type1),
+            isolation: DmaIsolation::default(),
+            hotplug: HotplugSpec::default(),
             boot: Some(BootSpec {
                 kernel: PathBuf::from("/vms/Image"),
                 initrd: Some(PathBuf::from("/boot/initrd")),
                 cmdline: "console=ttyS0".into(),
+                firmware: None,
             }),
             devices: vec![
                 DeviceSpec {
@@ -81,6 +103,14 @@ fn a_full_config_becomes_a_spec() {
                     dma: DmaMode::Translated,
                 },
             ],
+            resources: ResourceSpec {
+                huge_pages: HostPages::Huge2M,
+                prefault: true,
+                numa_nodes: Some("0-1".parse().unwrap()),
+                pin_vcpus: Some("5,4".parse().unwrap()),
+            },
+            disks: vec![],
+            virtio: VirtioSpec::default(),
         })
     );
 }
@@ -96,8 +126,15 @@ fn the_least_config_gets_the_defaults() {
             vcpus: 1,
             memory: 2 << 20,
             dma_rule: None,
+            iommu: IommuChoice::Auto,
+            dma_backend: None,
+            isolation: DmaIsolation::default(),
+            hotplug: HotplugSpec::default(),
             boot: None,
             devices: vec![],
+            resources: ResourceSpec::default(),
+            disks: vec![],
+            virtio: VirtioSpec::default(),
         })
     );
 }
@@ -109,21 +146,21 @@ fn every_wrong_key_is_reported_with_the_nearest_right_one() {
 memory = \"2 MiB\"
 dma_rule = \"strict\"
 kernel = \"Image\"
-firmware = \"x\"
+splash = \"x\"
 [[devices]]
 pci = \"00:01.0\"
 dma-bit = 40
-[network]
+[graphics]
 ";
     assert_eq!(
         findings(text),
         [
             "3: CCVM0202 `[vm]` has no key `dma_rule` | did you mean `dma-rule`?",
             "4: CCVM0202 `[vm]` has no key `kernel` | `kernel` belongs in `[boot]`",
-            "5: CCVM0202 `[vm]` has no key `firmware` | it can have only `platform`, `vcpus`, `memory` or `dma-rule`",
+            "5: CCVM0202 `[vm]` has no key `splash` | it can have only `platform`, `vcpus`, `memory`, `dma-rule`, `iommu`, `dma-backend`, `pkvm-device-dma`, `hotplug-ports` or `hotplug-window`",
             "6: CCVM0202 a config has no table `devices` | did you mean `device`?",
             "8: CCVM0202 `[[device]]` has no key `dma-bit` | did you mean `dma-bits`?",
-            "9: CCVM0202 a config has no table `network` | it can have only `vm`, `boot` or `device`",
+            "9: CCVM0202 a config has no table `graphics` | it can have only `vm`, `boot`, `device`, `disk`, `net`, `vhost-user`, `vsock`, `rng`, `console` or `resources`",
         ]
     );
 }
@@ -279,6 +316,11 @@ fn the_schema_and_the_reader_have_the_same_keys() {
         (&schema["$defs"]["Vm"], keys::Table::Vm),
         (&schema["$defs"]["Boot"], keys::Table::Boot),
         (&schema["$defs"]["Device"], keys::Table::Device),
+        (&schema["$defs"]["Disk"], keys::Table::Disk),
+        (&schema["$defs"]["Net"], keys::Table::Net),
+        (&schema["$defs"]["VhostUser"], keys::Table::VhostUser),
+        (&schema["$defs"]["Vsock"], keys::Table::Vsock),
+        (&schema["$defs"]["Console"], keys::Table::Console),
     ] {
         let known: BTreeSet<String> = known.keys().iter().map(|key| (*key).into()).collect();
         assert_eq!(properties(table), known);
@@ -293,6 +335,10 @@ fn the_schema_and_the_reader_have_the_same_words() {
         ("Platform", "vm", "platform"),
         ("DmaRule", "vm", "dma-rule"),
         ("Dma", "device", "dma"),
+        ("DiskFormat", "disk", "format"),
+        ("DiskCache", "disk", "cache"),
+        ("VhostUserKind", "vhost-user", "kind"),
+        ("ConsoleDevice", "console", "device"),
     ] {
         let words = schema["$defs"][definition]["oneOf"].as_array().unwrap();
         assert!(words.len() > 1);
@@ -300,6 +346,16 @@ fn the_schema_and_the_reader_have_the_same_words() {
             let word = word["const"].as_str().unwrap();
             let text = match table {
                 "vm" => format!("[vm]\nmemory = '2 MiB'\n{key} = '{word}'\n"),
+                "disk" => {
+                    format!("vm.memory = '2 MiB'\n[[disk]]\npath = 'x'\n{key} = '{word}'\n")
+                }
+                "vhost-user" => {
+                    let tag = if word == "fs" { "tag = 'x'\n" } else { "" };
+                    format!(
+                        "vm.memory = '2 MiB'\n[[vhost-user]]\nsocket = 'x'\n{key} = '{word}'\n{tag}"
+                    )
+                }
+                "console" => format!("vm.memory = '2 MiB'\n[console]\n{key} = '{word}'\n"),
                 _ => format!("vm.memory = '2 MiB'\n[[device]]\npci = '0:0.0'\n{key} = '{word}'\n"),
             };
             assert_eq!(parse_text(&text).1.diagnostics, [], "{text}");
@@ -342,4 +398,34 @@ proptest! {
     fn sizes_read_back_as_they_were_written(bytes in (1_u64..1 << 44).prop_map(|n| n * 1024)) {
         prop_assert_eq!(Size(bytes).to_string().parse::<Size>(), Ok(Size(bytes)));
     }
+}
+
+#[test]
+fn resources_that_make_no_sense_are_told() {
+    let text = "\
+vm = { memory = \"2 MiB\", vcpus = 2 }
+[resources]
+huge-pages = \"2M\"
+prefault = 1
+numa-nodes = \"3-1\"
+pin-vcpus = \"0\"
+pinning = true
+";
+    assert_eq!(
+        findings(text),
+        [
+            "3: CCVM0203 `huge-pages` cannot be \"2M\" | it can be `transparent`, `2 MiB` or `1 GiB`",
+            "4: CCVM0203 `prefault` is a whole number, and must be true or false | -",
+            "5: CCVM0203 `numa-nodes` is \"3-1\", which has the range '3-1', which runs backwards | \
+             write numbers as the kernel does, such as \"0-3,8\"",
+            "7: CCVM0202 `[resources]` has no key `pinning` | it can have only `huge-pages`, \
+             `prefault`, `numa-nodes` or `pin-vcpus`",
+        ]
+    );
+    let text = "vm = { memory = \"2 MiB\", vcpus = 2 }\nresources.pin-vcpus = \"0\"\n";
+    assert_eq!(
+        findings(text),
+        ["2: CCVM0203 `pin-vcpus` names 1 CPUs for 2 vCPUs | \
+          name one CPU of the host for each vCPU, in their order"]
+    );
 }

@@ -2,11 +2,15 @@
 
 use std::ops::RangeInclusive;
 
+use kvm::tap::TapName;
 use toml::de::DeValue;
 
 use super::keys;
+use super::number_list::NumberList;
 use super::reader::Unacceptable;
 use super::size::Size;
+use super::spec::{DiskSerial, FsTag, MacAddress};
+use super::virtio;
 use crate::host::facts::PciAddress;
 
 /// Memory comes in pieces of this many bytes, the size of a huge page and of an RMM block.
@@ -52,6 +56,51 @@ pub(super) fn integer(
         })
 }
 
+/// Yes or no.
+pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Unacceptable> {
+    match value {
+        DeValue::Boolean(value) => Ok(*value),
+        other => Err(Unacceptable::new(format!(
+            "is {}, and must be true or false",
+            kind(other)
+        ))),
+    }
+}
+
+/// The serial number of a disk.
+pub(super) fn serial(value: &DeValue<'_>) -> Result<DiskSerial, Unacceptable> {
+    let text = text(value)?;
+    DiskSerial::new(text).ok_or_else(|| {
+        let most = DiskSerial::MOST_BYTES;
+        let message = format!("is \"{text}\", and must be 1 to {most} printable ASCII characters");
+        Unacceptable::new(message)
+    })
+}
+
+/// The name of a tap interface.
+pub(super) fn tap_name(value: &DeValue<'_>) -> Result<TapName, Unacceptable> {
+    let text = text(value)?;
+    text.parse().map_err(|error| {
+        Unacceptable::new(format!("is \"{}\", which {error}", text.escape_debug()))
+    })
+}
+
+/// The address of a network interface.
+pub(super) fn mac_address(value: &DeValue<'_>) -> Result<MacAddress, Unacceptable> {
+    let text = text(value).map_err(|why| why.with_help(virtio::mac_help()))?;
+    text.parse().map_err(|error| {
+        let message = format!("is \"{}\", which {error}", text.escape_debug());
+        Unacceptable::new(message).with_help(virtio::mac_help())
+    })
+}
+
+/// The name that a guest mounts a file system by.
+pub(super) fn fs_tag(value: &DeValue<'_>) -> Result<FsTag, Unacceptable> {
+    let text = plain_text(value)?;
+    FsTag::new(&text)
+        .ok_or_else(|| Unacceptable::new(format!("is \"{text}\", and must have 1 to 36 bytes")))
+}
+
 /// An amount of guest memory in bytes.
 pub(super) fn memory(value: &DeValue<'_>) -> Result<u64, Unacceptable> {
     const EXAMPLE: &str = "a whole number of MiB or GiB in quotes, such as \"512 MiB\"";
@@ -76,6 +125,18 @@ pub(super) fn memory(value: &DeValue<'_>) -> Result<u64, Unacceptable> {
     Err(Unacceptable::new(message).with_help(nearest(size)))
 }
 
+/// The same, of at most `most` bytes.
+pub(super) fn memory_up_to(value: &DeValue<'_>, most: u64) -> Result<u64, Unacceptable> {
+    let bytes = memory(value)?;
+    match bytes <= most {
+        true => Ok(bytes),
+        false => {
+            let message = format!("is {}, and must be at most \"{}\"", Size(bytes), Size(most));
+            Err(Unacceptable::new(message))
+        }
+    }
+}
+
 fn is_whole(size: Size) -> bool {
     size.0 > 0 && size.0.is_multiple_of(MEMORY_STEP)
 }
@@ -96,6 +157,14 @@ fn nearest(size: Size) -> String {
         (Some(one), None) | (None, Some(one)) => format!("the nearest that will do is \"{one}\""),
         (None, None) => format!("it must be a multiple of \"{}\"", Size(MEMORY_STEP)),
     }
+}
+
+/// CPUs, or NUMA nodes.
+pub(super) fn number_list(value: &DeValue<'_>) -> Result<NumberList, Unacceptable> {
+    const HELP: &str = "write numbers as the kernel does, such as \"0-3,8\"";
+    let text = text(value).map_err(|why| why.with_help(HELP))?;
+    text.parse()
+        .map_err(|error| Unacceptable::new(format!("is \"{text}\", which {error}")).with_help(HELP))
 }
 
 /// The address of a PCI function.
