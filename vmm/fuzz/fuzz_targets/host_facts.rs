@@ -13,7 +13,7 @@ fuzz_target!(|facts: &str| {
     let Ok(facts) = vmm::host::from_json(facts) else {
         return;
     };
-    for platform in ["none", "emulated-realm", "snp"] {
+    for platform in ["none", "emulated-realm", "snp", "tdx"] {
         let mut config = format!("[vm]\nplatform = '{platform}'\nmemory = '1 GiB'\n");
         for device in facts.devices.iter().take(300) {
             config += &format!("[[device]]\npci = '{}'\n", device.pci);

@@ -104,13 +104,17 @@ impl<'a> Binder<'a> {
     /// Moves a device from its driver to `vfio-pci`.
     ///
     /// # Errors
-    /// When the device is absent, a bridge or outside of any IOMMU group, when the host depends on
-    /// it, when `vfio-pci` is not there, or when the kernel refuses; the device is then as it was.
+    /// When the device is absent, a bridge or outside of any IOMMU group (without a driver of its own: if it
+    /// stays there), when the host depends on it, when `vfio-pci` is not there, or when the kernel refuses; the
+    /// device is then as it was.
     pub fn bind(&self, pci: PciAddress, host_use: HostUse) -> Result<Moved, Diagnostic> {
         let device = self.find(pci)?;
-        let group = assignable(&device)?;
+        require_endpoint(&device)?;
+        if device.group.is_none() && device.driver.is_some() {
+            return Err(ungrouped(pci, ""));
+        }
         if device.driver.as_deref().is_some_and(is_vfio) {
-            return Ok(self.moved(&device, group, device.driver.clone()));
+            return Ok(self.moved(&device, device.group, device.driver.clone()));
         }
         if !self.roots.pci_driver(VFIO_PCI).is_dir() {
             let message = format!("{pci} cannot be bound: the kernel has no {VFIO_PCI} driver");
@@ -125,12 +129,19 @@ impl<'a> Binder<'a> {
         let former = self.driver_override(pci);
         if let Err(reason) = self.move_to_vfio(&device) {
             let left = self.put_back(&device, &former);
-            return Err(refused(pci, "bound to vfio-pci", &reason, &left));
+            return Err(match device.group {
+                Some(_) => refused(pci, "bound to vfio-pci", &reason, &left),
+                None => ungrouped(pci, &format!("; nor was it bound: {reason}; {left}")),
+            });
         }
+        let group = match device.group {
+            Some(group) => group,
+            None => self.group_since(&device, &former)?,
+        };
         if let Some(bits) = self.kernel.register_dma_bits(&device) {
             self.note_register(&device, bits);
         }
-        Ok(self.moved(&device, group, Some(VFIO_PCI.to_owned())))
+        Ok(self.moved(&device, Some(group), Some(VFIO_PCI.to_owned())))
     }
 
     /// Moves a device from `vfio-pci` back to the driver that it had.
@@ -140,11 +151,12 @@ impl<'a> Binder<'a> {
     /// it was.
     pub fn unbind(&self, pci: PciAddress) -> Result<Moved, Diagnostic> {
         let device = self.find(pci)?;
-        let group = assignable(&device)?;
+        require_endpoint(&device)?;
+        let group = device.group;
         if has_own_driver(device.driver.as_deref()) {
             return Ok(self.moved(&device, group, device.driver.clone()));
         }
-        if self.kernel.group_is_open(group) {
+        if let Some(group) = group.filter(|&group| self.kernel.group_is_open(group)) {
             let message = format!("{pci} is in use: its IOMMU group {group} is open");
             return Err(Diagnostic::error(Code::DeviceInUse, message)
                 .about(pci)
@@ -181,6 +193,16 @@ impl<'a> Binder<'a> {
         }
         let mut unknown = Vec::new();
         function::read(self.roots, pci, &mut unknown).ok_or_else(|| absent(unknown.join("; ")))
+    }
+
+    /// The group that a device came into on its way to VFIO. Up to Linux 6.14, those that a device tree
+    /// describes are in none before a driver has first come to them.
+    fn group_since(&self, device: &DeviceFacts, former: &str) -> Result<u32, Diagnostic> {
+        let group = self.find(device.pci)?.group;
+        group.ok_or_else(|| {
+            let left = self.put_back(device, former);
+            ungrouped(device.pci, &format!("; {left}"))
+        })
     }
 
     fn require_unused(&self, pci: PciAddress) -> Result<(), Diagnostic> {
@@ -325,10 +347,11 @@ impl<'a> Binder<'a> {
             .map_err(|error| format!("writing to {}: {error}", attribute.display()))
     }
 
-    fn moved(&self, before: &DeviceFacts, group: u32, to: Option<String>) -> Moved {
-        let members = self.roots.group_members(group).unwrap_or_default();
+    fn moved(&self, before: &DeviceFacts, group: Option<u32>, to: Option<String>) -> Moved {
+        let members = group.and_then(|group| self.roots.group_members(group).ok());
         let must_follow = members
             .into_iter()
+            .flatten()
             .filter(|&member| member != before.pci)
             .filter_map(|member| function::read(self.roots, member, &mut Vec::new()))
             .filter(|member| has_own_driver(member.driver.as_deref()) && !is_bridge(member.class.0))
@@ -341,8 +364,8 @@ impl<'a> Binder<'a> {
     }
 }
 
-/// The IOMMU group of a device that may be handed to a VM.
-fn assignable(device: &DeviceFacts) -> Result<u32, Diagnostic> {
+/// Bridges stay with the host.
+fn require_endpoint(device: &DeviceFacts) -> Result<(), Diagnostic> {
     let pci = device.pci;
     if is_bridge(device.class.0) {
         let message = format!("{pci} is a bridge: it stays with the host");
@@ -350,15 +373,18 @@ fn assignable(device: &DeviceFacts) -> Result<u32, Diagnostic> {
             .about(pci)
             .with_help("name the devices behind it"));
     }
-    device.group.ok_or_else(|| {
-        let message = format!("{pci} is in no IOMMU group: nothing would confine its DMA");
-        Diagnostic::error(Code::DeviceNotAssignable, message)
-            .about(pci)
-            .with_help(
-                "turn the IOMMU on in the firmware and, on Intel, with 'intel_iommu=on' on the \
-                 host's command line",
-            )
-    })
+    Ok(())
+}
+
+/// `what` more there is to say of it, after a semicolon.
+fn ungrouped(pci: PciAddress, what: &str) -> Diagnostic {
+    let message = format!("{pci} is in no IOMMU group: nothing would confine its DMA{what}");
+    Diagnostic::error(Code::DeviceNotAssignable, message)
+        .about(pci)
+        .with_help(
+            "turn the IOMMU on in the firmware and, on Intel, with 'intel_iommu=on' on the host's \
+             command line",
+        )
 }
 
 fn refused(pci: PciAddress, what: &str, reason: &str, left: &str) -> Diagnostic {

@@ -26,6 +26,9 @@ pub struct HostFacts {
     /// What KVM offers; absent when there is no KVM, or when it could not be opened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kvm: Option<KvmFacts>,
+    /// What VFIO offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vfio: Option<VfioFacts>,
     /// PCI functions, no address twice.
     #[serde(default, deserialize_with = "checked::devices")]
     pub devices: Vec<DeviceFacts>,
@@ -69,6 +72,31 @@ pub struct KvmFacts {
     /// The kinds of VM that can be launched.
     #[serde(default)]
     pub platforms: Vec<Platform>,
+    /// Kinds of VM of this architecture that cannot be launched, with what is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<Lacking>,
+}
+
+/// A kind of VM that the host does not offer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Lacking {
+    /// Which.
+    pub platform: Platform,
+    /// What the host lacks for it, a phrase.
+    pub reason: String,
+}
+
+/// What VFIO offers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VfioFacts {
+    /// Whether there are containers: `/dev/vfio/vfio`.
+    pub type1: bool,
+    /// Whether there is iommufd: `/dev/iommu`.
+    pub iommufd: bool,
+    /// Type1: how many mappings a container takes, the parameter of the module; absent when it is not
+    /// loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dma_entry_limit: Option<u64>,
 }
 
 /// One PCI function of the host.
@@ -89,6 +117,10 @@ pub struct DeviceFacts {
     /// The bound driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
+    /// Whether it has a node in `/dev/vfio/devices`, as iommufd needs; absent unless a VFIO driver has
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_node: Option<bool>,
     /// sysfs `dma_mask_bits`: the last driver's streaming mask; 32 may mean that there never was one.
     #[serde(
         default,

@@ -46,6 +46,10 @@ pub(super) fn read(
         device,
         class,
         group: link_name(&directory.join("iommu_group")).and_then(|name| name.parse().ok()),
+        own_node: driver
+            .as_deref()
+            .is_some_and(is_vfio)
+            .then(|| vfio::Sysfs::new(&*directory).node().is_some()),
         driver,
         dma_mask_bits: masks.streaming,
         coherent_dma_mask_bits: masks.coherent,

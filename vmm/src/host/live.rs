@@ -5,10 +5,11 @@ use std::io;
 use std::ops::RangeInclusive;
 
 use super::facts::{
-    AddressRange, Arch, DeviceFacts, Hex, HostFacts, KvmFacts, ReservedRegion, SCHEMA,
+    AddressRange, Arch, DeviceFacts, Hex, HostFacts, KvmFacts, Lacking, ReservedRegion, SCHEMA,
+    VfioFacts,
 };
 use super::roots::{Roots, addresses_in, attribute};
-use super::{function, parse};
+use super::{encrypted, function, parse};
 use crate::platform::Platform;
 
 const THIS_ARCH: Arch = if cfg!(target_arch = "aarch64") {
@@ -26,11 +27,13 @@ pub fn read() -> HostFacts {
     let roots = Roots::this_host();
     let mut unknown = Vec::new();
     let kvm = kvm(&roots, &mut unknown);
+    let vfio = vfio(&roots);
     let devices = devices(&roots, &mut unknown, ask_vfio);
     HostFacts {
         schema: SCHEMA,
         arch: THIS_ARCH,
         kvm,
+        vfio: Some(vfio),
         devices,
         unknown,
     }
@@ -48,6 +51,34 @@ fn kvm(roots: &Roots, unknown: &mut Vec<String>) -> Option<KvmFacts> {
     if probe.smccc_filter {
         platforms.push(Platform::EmulatedRealm);
     }
+    let mut lacking = Vec::new();
+    match probe.realms {
+        Ok(_) => platforms.push(Platform::Cca),
+        Err(kvm::cca::RealmLack::Architecture) => {}
+        Err(lack) => lacking.push(Lacking {
+            platform: Platform::Cca,
+            reason: lack.to_string(),
+        }),
+    }
+    match probe.protected {
+        Ok(()) => platforms.push(Platform::Pkvm),
+        Err(kvm::ProtectedLack::Architecture) => {}
+        Err(lack) => lacking.push(Lacking {
+            platform: Platform::Pkvm,
+            reason: lack.to_string(),
+        }),
+    }
+    match probe.sw_protected {
+        Ok(()) => platforms.push(Platform::SwProtected),
+        Err(kvm::sw_protected::SwProtectedLack::Architecture) => {}
+        Err(lack) => lacking.push(Lacking {
+            platform: Platform::SwProtected,
+            reason: lack.to_string(),
+        }),
+    }
+    if THIS_ARCH == Arch::X86_64 {
+        encrypted::platforms(roots, probe.vm_types, &mut platforms, &mut lacking);
+    }
     let phys_bits = match THIS_ARCH {
         Arch::X86_64 => attribute(&roots.procfs.join("cpuinfo"))
             .ok()
@@ -59,6 +90,7 @@ fn kvm(roots: &Roots, unknown: &mut Vec<String>) -> Option<KvmFacts> {
         ipa_bits_max: probe.ipa_bits_max,
         phys_bits,
         platforms,
+        lacking,
     })
 }
 
@@ -75,6 +107,17 @@ fn kvm_sentence(error: &kvm::ProbeError) -> String {
         kvm::ProbeError::NotKvm(_) => String::new(),
     };
     format!("KVM: {error}{remedy}")
+}
+
+fn vfio(roots: &Roots) -> VfioFacts {
+    let limit = roots
+        .sysfs
+        .join("module/vfio_iommu_type1/parameters/dma_entry_limit");
+    VfioFacts {
+        type1: roots.dev.join("vfio/vfio").exists(),
+        iommufd: roots.dev.join("iommu").exists(),
+        dma_entry_limit: attribute(&limit).ok().and_then(|text| text.parse().ok()),
+    }
 }
 
 /// Asks what a group can map: `vfio::iova_ranges`, or a test's answer.

@@ -5,6 +5,7 @@ mod checked;
 pub mod class;
 mod dependents;
 mod document;
+mod encrypted;
 pub mod facts;
 mod function;
 mod live;

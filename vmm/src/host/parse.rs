@@ -84,6 +84,24 @@ fn reserved_region(line: &str) -> Option<ReservedRegion> {
     })
 }
 
+/// Who has made the processor, by `/proc/cpuinfo` of x86: `vendor_id : GenuineIntel`.
+pub(super) fn vendor(cpuinfo: &str) -> Option<&str> {
+    field(cpuinfo, "vendor_id")
+}
+
+/// Whether the processor has a feature, by `/proc/cpuinfo` of x86: `flags : fpu vme ...`.
+pub(super) fn has_flag(cpuinfo: &str, flag: &str) -> bool {
+    let flags = field(cpuinfo, "flags").unwrap_or_default();
+    flags.split_ascii_whitespace().any(|word| word == flag)
+}
+
+/// The first line of this name: those of the first processor.
+fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+    let found = fields.find(|(key, _)| key.trim() == name);
+    found.map(|(_, value)| value.trim())
+}
+
 /// Physical address bits in `/proc/cpuinfo` of x86: `address sizes : 46 bits physical, ...`.
 pub(super) fn physical_bits(cpuinfo: &str) -> Option<u8> {
     let line = cpuinfo

@@ -19,6 +19,7 @@ impl Tree {
         let roots = Roots {
             sysfs: directory.path().join("sys"),
             procfs: directory.path().join("proc"),
+            dev: directory.path().join("dev"),
             state: directory.path().join("run"),
         };
         Self {
@@ -63,18 +64,24 @@ impl Tree {
             self.write(&directory.join(name), text);
         }
         if let Some(group) = group {
-            let path = self.roots.iommu_group(group);
-            self.write(
-                &path.join("reserved_regions"),
-                "0x0000000008000000 0x00000000080fffff msi\n",
-            );
-            std::fs::create_dir_all(path.join("devices")).unwrap();
-            symlink(&directory, path.join("devices").join(pci)).unwrap();
-            symlink(&path, directory.join("iommu_group")).unwrap();
+            self.isolate(pci, group);
         }
         if let Some(driver) = driver {
             self.bind(pci, driver);
         }
+    }
+
+    /// Puts `pci` into an IOMMU group.
+    pub(super) fn isolate(&self, pci: &str, group: u32) {
+        let directory = self.roots.pci_device(pci.parse().unwrap());
+        let path = self.roots.iommu_group(group);
+        self.write(
+            &path.join("reserved_regions"),
+            "0x0000000008000000 0x00000000080fffff msi\n",
+        );
+        std::fs::create_dir_all(path.join("devices")).unwrap();
+        symlink(&directory, path.join("devices").join(pci)).unwrap();
+        symlink(&path, directory.join("iommu_group")).unwrap();
     }
 
     /// Adds a driver without devices.

@@ -3,7 +3,7 @@
 //! A register cannot be read while a host driver has the device, so it is read once, when the device
 //! has just been handed to VFIO, and noted. Quirks are not in it: see the planner's device table.
 
-use vfio::{Container, Function, RegionIndex, Sysfs};
+use vfio::{Backend, Function, RegionIndex, Sysfs};
 
 use super::facts::DeviceFacts;
 use super::roots::Roots;
@@ -54,7 +54,7 @@ impl WidthRegister {
 /// cannot be read: it is one source of several.
 pub(super) fn read(roots: &Roots, device: &DeviceFacts) -> Option<u8> {
     let register = WidthRegister::of(device.class.0)?;
-    let container = Container::open().ok()?;
+    let container = Backend::Type1.container().ok()?;
     let sysfs = Sysfs::new(roots.pci_device(device.pci));
     let function = Function::open(&container, &sysfs).ok()?;
     let mut command = [0; 2];

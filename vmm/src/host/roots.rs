@@ -15,18 +15,21 @@ pub struct Roots {
     pub sysfs: PathBuf,
     /// procfs.
     pub procfs: PathBuf,
+    /// Device nodes.
+    pub dev: PathBuf,
     /// Where ccvm remembers what a device was before it was handed to VFIO.
     pub state: PathBuf,
 }
 
 impl Roots {
-    /// This host's: `/sys`, `/proc`, and `$CCVM_STATE_DIR` or `/run/ccvm`.
+    /// This host's: `/sys`, `/proc`, `/dev`, and `$CCVM_STATE_DIR` or `/run/ccvm`.
     #[must_use]
     pub fn this_host() -> Self {
         let state = std::env::var_os("CCVM_STATE_DIR").filter(|dir| !dir.is_empty());
         Self {
             sysfs: PathBuf::from("/sys"),
             procfs: PathBuf::from("/proc"),
+            dev: PathBuf::from("/dev"),
             state: state.map_or_else(|| PathBuf::from("/run/ccvm"), PathBuf::from),
         }
     }

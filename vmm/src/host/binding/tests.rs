@@ -16,6 +16,8 @@ struct Driver<'a> {
     broken: BTreeSet<&'static str>,
     open: bool,
     register: Option<u8>,
+    /// The group that a device without one comes into when a driver comes to it.
+    isolates: Option<u32>,
     writes: RefCell<Vec<String>>,
 }
 
@@ -27,6 +29,7 @@ impl<'a> Driver<'a> {
             broken: BTreeSet::new(),
             open: false,
             register: None,
+            isolates: None,
             writes: RefCell::default(),
         }
     }
@@ -62,7 +65,15 @@ impl Kernel for Driver<'_> {
                 let chosen = std::fs::read_to_string(link(text).join("driver_override"))?;
                 match chosen.trim() {
                     "" | "(null)" => self.tree.bind(text, self.native),
-                    chosen => self.tree.bind(text, chosen),
+                    chosen => {
+                        if let Some(group) = self.isolates {
+                            self.tree.isolate(text, group);
+                        }
+                        let has_group = link(text).join("iommu_group").exists();
+                        if has_group || chosen != VFIO_PCI {
+                            self.tree.bind(text, chosen);
+                        }
+                    }
                 }
             }
             other => panic!("nothing writes to {other}"),
@@ -239,6 +250,36 @@ fn bridges_and_devices_without_a_group_stay_with_the_host() {
         .unwrap_err();
     assert_eq!(error.code, Code::DeviceAbsent);
     assert_eq!(*kernel.writes.borrow(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_may_come_into_its_group_on_its_way_to_vfio() {
+    let tree = Tree::new();
+    tree.driver("vfio-pci");
+    tree.e1000(NIC, None, None);
+    tree.e1000(TWIN, Some(3), Some("e1000"));
+    let mut kernel = Driver::new(&tree);
+    kernel.isolates = Some(3);
+    let binder = Binder::new(tree.roots(), &kernel);
+    let moved = binder.unbind(nic()).unwrap();
+    assert_eq!((moved.from, moved.to), (None, None));
+    let moved = binder.bind(nic(), HostUse::Respect).unwrap();
+    assert_eq!(moved.to.as_deref(), Some("vfio-pci"));
+    assert_eq!(moved.must_follow.len(), 1, "its group is known now");
+}
+
+#[test]
+fn a_device_that_comes_into_no_group_is_left_alone() {
+    let tree = Tree::new();
+    tree.driver("vfio-pci");
+    tree.e1000(NIC, None, None);
+    let kernel = Driver::new(&tree);
+    let error = Binder::new(tree.roots(), &kernel)
+        .bind(nic(), HostUse::Respect)
+        .unwrap_err();
+    assert_eq!(error.code, Code::DeviceNotAssignable, "{error}");
+    assert!(error.message.ends_with("it is as it was"), "{error}");
+    assert_eq!(driver_of(&tree, NIC), None);
 }
 
 #[test]

@@ -18,6 +18,7 @@ fn document(devices: Vec<DeviceFacts>, unknown: Vec<String>) -> HostFacts {
         schema: SCHEMA,
         arch: Arch::Aarch64,
         kvm: None,
+        vfio: None,
         devices,
         unknown,
     }
