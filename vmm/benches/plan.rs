@@ -4,7 +4,9 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use vmm::config::VmSpec;
-use vmm::config::spec::{DeviceSpec, DmaMode};
+use vmm::config::spec::{
+    DeviceSpec, DmaIsolation, DmaMode, HotplugSpec, IommuChoice, ResourceSpec, VirtioSpec,
+};
 use vmm::host::HostFacts;
 use vmm::host::facts::{
     AddressRange, Arch, BarFacts, BarKind, DeviceFacts, Hex, KvmFacts, PciAddress, ReservedRegion,
@@ -37,6 +39,7 @@ fn function(index: u16, holes: u64) -> DeviceFacts {
         class: Hex(0x02_0000),
         group: Some(index.into()),
         driver: Some("vfio-pci".into()),
+        own_node: None,
         dma_mask_bits: Some(64),
         coherent_dma_mask_bits: Some(64),
         register_dma_bits: None,
@@ -70,7 +73,9 @@ fn host(holes: u64) -> HostFacts {
             ipa_bits_max: Some(48),
             phys_bits: None,
             platforms: vec![Platform::None, Platform::EmulatedRealm],
+            lacking: Vec::new(),
         }),
+        vfio: None,
         devices: (0..256).map(|index| function(index * 8, holes)).collect(),
         unknown: Vec::new(),
     }
@@ -88,8 +93,15 @@ fn vm(platform: Platform, memory: u64) -> VmSpec {
         vcpus: 64,
         memory,
         dma_rule: None,
+        iommu: IommuChoice::Auto,
+        dma_backend: None,
+        isolation: DmaIsolation::default(),
+        hotplug: HotplugSpec::default(),
         boot: None,
         devices: (0..64_u16).map(device).collect(),
+        resources: ResourceSpec::default(),
+        disks: Vec::new(),
+        virtio: VirtioSpec::default(),
     }
 }
 

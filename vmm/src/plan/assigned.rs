@@ -7,7 +7,7 @@ use devices::pci::Bdf;
 use super::bounds::Bounds;
 use super::outcome::{DmaWidth, WidthSource};
 use super::width;
-use crate::config::spec::{DeviceSpec, DmaMode, VmSpec};
+use crate::config::spec::{DeviceSpec, DmaMode};
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::host::class::is_bridge;
 use crate::host::facts::{DeviceFacts, HostFacts, PciAddress};
@@ -43,7 +43,7 @@ impl Assigned<'_> {
 
 /// Matches the config's devices with the host's, and reports what cannot be assigned.
 pub(super) fn resolve<'a>(
-    spec: &'a VmSpec,
+    wanted: &'a [DeviceSpec],
     facts: &'a HostFacts,
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<Assigned<'a>> {
@@ -54,8 +54,8 @@ pub(super) fn resolve<'a>(
         .collect();
     let mut seen = BTreeSet::new();
     let mut slots = slots();
-    let mut assigned = Vec::with_capacity(spec.devices.len());
-    for (index, device) in spec.devices.iter().enumerate() {
+    let mut assigned = Vec::with_capacity(wanted.len());
+    for (index, device) in wanted.iter().enumerate() {
         let place = |key| Place::Device(index, key);
         let problem = |code, message: String| {
             Diagnostic::error(code, message)
@@ -112,9 +112,9 @@ pub(super) fn resolve<'a>(
     assigned
 }
 
-/// The functions of bus 0 for assigned devices: each in a slot of its own, then the slots' other
-/// functions. Slot 0 is the root's.
-fn slots() -> impl Iterator<Item = Bdf> {
+/// The functions of bus 0 for assigned devices, behind them the virtual IOMMU, and behind that emulated
+/// devices: each in a slot of its own, then the slots' other functions. Slot 0 is the root's.
+pub(super) fn slots() -> impl Iterator<Item = Bdf> {
     (0..8).flat_map(|function| (1..32).filter_map(move |slot| Bdf::new(0, slot, function)))
 }
 

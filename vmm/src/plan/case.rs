@@ -1,16 +1,21 @@
 //! One config on one host: what each device demands, and what can be had with it.
 
+use devices::pci::Bdf;
+use vfio::BackendKind;
+
 use super::assigned::Assigned;
 use super::bounds::{Bounds, reach_of};
+use super::emulated::{self, PlannedFunction};
 use super::layout::{Layout, Problem};
 use super::machine::Machine;
+use super::ports::Ports;
 use super::windows::BarRooms;
 use crate::config::spec::DmaRule;
 use crate::host::facts::{Arch, PciAddress};
 use crate::platform::{Platform, SharedAlias};
 
 /// The unit of DRAM: what a huge page maps.
-const GRANULE: u64 = 2 << 20;
+pub(super) const GRANULE: u64 = 2 << 20;
 
 /// A config and a host, ready to be placed.
 #[derive(Debug, Clone)]
@@ -20,12 +25,20 @@ pub(super) struct Case<'a> {
     pub(super) memory: u64,
     pub(super) platform: Platform,
     pub(super) rule: DmaRule,
+    /// What makes the DMA tables.
+    pub(super) backend: BackendKind,
     /// Whether the width of the space is forced.
     pub(super) forced: bool,
     /// Widths that the host offers, ascending.
     pub(super) widths: Vec<u8>,
     pub(super) assigned: Vec<Assigned<'a>>,
     pub(super) machine: Machine,
+    /// Where the guest sees its IOMMU.
+    pub(super) iommu: Option<Bdf>,
+    /// The emulated devices.
+    pub(super) functions: Vec<PlannedFunction>,
+    /// The slots for devices that come later.
+    pub(super) ports: Ports,
 }
 
 /// The most memory, in bytes.
@@ -68,6 +81,11 @@ impl<'a> Case<'a> {
         self.alias() == SharedAlias::InPlace && self.rule == DmaRule::Bounce
     }
 
+    /// How many functions there are on the guest's bus that have the registers of a virtio device.
+    fn virtio_functions(&self) -> usize {
+        virtio_functions(self.iommu, &self.functions)
+    }
+
     /// What `device` demands of the placement under this config's rule.
     pub(super) fn demands(&self, device: &Assigned<'_>) -> Bounds {
         if self.bounces() || self.forced {
@@ -103,7 +121,12 @@ impl<'a> Case<'a> {
         let others = self.assigned.iter().filter(|device| device.pci() != pci);
         let assigned: Vec<Assigned<'a>> = others.cloned().collect();
         Self {
-            machine: machine(self.arch, self.vcpus, &assigned),
+            machine: machine(
+                self.arch,
+                self.vcpus,
+                &assigned,
+                (self.virtio_functions(), &self.ports),
+            ),
             assigned,
             ..self.clone()
         }
@@ -118,6 +141,7 @@ impl<'a> Case<'a> {
         Problem {
             machine: &self.machine,
             alias: self.alias(),
+            accepted: self.platform.accepted_alias(),
             granule: GRANULE,
             widths,
             bounds,
@@ -158,8 +182,20 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The machine that holds these devices.
-pub(super) fn machine(arch: Arch, vcpus: u32, assigned: &[Assigned<'_>]) -> Machine {
+/// How many virtio functions an IOMMU, if there is one, and emulated devices are.
+pub(super) fn virtio_functions(iommu: Option<Bdf>, functions: &[PlannedFunction]) -> usize {
+    usize::from(iommu.is_some()) + functions.len()
+}
+
+/// The machine that holds these devices, so many virtio functions, and these slots.
+pub(super) fn machine(
+    arch: Arch,
+    vcpus: u32,
+    assigned: &[Assigned<'_>],
+    (virtio_functions, ports): (usize, &Ports),
+) -> Machine {
     let bars = assigned.iter().flat_map(|device| &device.facts.bars);
-    Machine::new(arch, vcpus, &BarRooms::of(bars))
+    let bars = bars.chain(std::iter::repeat_n(&emulated::BAR, virtio_functions));
+    let rooms = BarRooms::of(bars).with_ports(ports.count(), ports.window);
+    Machine::new(arch, vcpus, &rooms)
 }

@@ -7,25 +7,49 @@ use crate::platform::{Platform, SharedAlias};
 
 use super::assigned::Assigned;
 use super::bounds::WIDEST;
+use super::isolation;
 use super::outcome::PlanOptions;
 
 /// The narrowest guest-physical space that KVM and the RMM make on Arm.
 pub(super) const NARROWEST: u8 = 32;
 
-/// Confidential platforms that `auto` considers, the strongest first. An emulated one is not
-/// confidential, and never chosen unasked.
-const BY_STRENGTH: [Platform; 5] = [
-    Platform::Cca,
-    Platform::Snp,
-    Platform::Tdx,
-    Platform::Pkvm,
-    Platform::SwProtected,
-];
+/// Confidential platforms that `auto` considers, the strongest first. One that is emulated, or for
+/// development, protects nothing, and is never chosen unasked.
+const BY_STRENGTH: [Platform; 4] = [Platform::Cca, Platform::Snp, Platform::Tdx, Platform::Pkvm];
 
 /// Whether this ccvm launches such a VM; others it only plans.
 pub(super) fn launches(platform: Platform, arch: Arch) -> bool {
-    let launched = matches!(platform, Platform::None | Platform::EmulatedRealm);
-    launched && arch == Arch::Aarch64
+    match platform {
+        Platform::None => true,
+        Platform::EmulatedRealm | Platform::Cca | Platform::Pkvm => arch == Arch::Aarch64,
+        Platform::SwProtected | Platform::Snp | Platform::Tdx => arch == Arch::X86_64,
+    }
+}
+
+/// What an operator who assigns devices should know of the platform.
+pub(super) fn note_on_devices(platform: Platform, assigned: &[Assigned<'_>]) -> Option<String> {
+    (platform == Platform::SwProtected && !assigned.is_empty()).then(|| {
+        format!(
+            "on '{platform}' a device reaches shared pages only, accepted or not: VFIO maps nothing from \
+             where private pages are"
+        )
+    })
+}
+
+/// The most vCPUs of an x86-64 VM: an interrupt of a device names a local APIC by 8 bits, of which the
+/// last value means all of them.
+const MOST_X86_VCPUS: u32 = 255;
+
+/// Says so where a VM of this architecture cannot have so many vCPUs.
+pub(super) fn vcpus(spec: &VmSpec, arch: Arch, findings: &mut Vec<Diagnostic>) {
+    if arch == Arch::X86_64 && spec.vcpus > MOST_X86_VCPUS {
+        let message = format!(
+            "an x86-64 VM has at most {MOST_X86_VCPUS} vCPUs, and this one is to have {}",
+            spec.vcpus
+        );
+        let finding = Diagnostic::error(Code::TooManyVcpus, message);
+        findings.push(finding.on(Place::Vm("vcpus")));
+    }
 }
 
 /// The kind of VM, with notes on how it was chosen and findings on why it cannot be.
@@ -37,12 +61,18 @@ pub(super) fn platform(
 ) -> Platform {
     let offered = facts.kvm.as_ref().map_or(&[][..], |kvm| &kvm.platforms);
     let Some(wanted) = spec.platform else {
-        let (best, note) = automatic(facts.arch, offered);
+        let (best, note) = automatic(spec, facts.arch, offered);
         notes.push(note);
         return best;
     };
     if facts.kvm.is_some() && !offered.contains(&wanted) {
-        let message = format!("the host does not offer the platform '{wanted}'");
+        let lacking = facts.kvm.iter().flat_map(|kvm| &kvm.lacking);
+        let mut lacking = lacking.filter(|lacking| lacking.platform == wanted);
+        let why = lacking
+            .next()
+            .map(|lacking| format!(": {}", lacking.reason));
+        let why = why.unwrap_or_default();
+        let message = format!("the host does not offer the platform '{wanted}'{why}");
         let help = if offered.is_empty() {
             "the host offers no platform".to_owned()
         } else {
@@ -61,29 +91,50 @@ pub(super) fn platform(
     wanted
 }
 
-fn automatic(arch: Arch, offered: &[Platform]) -> (Platform, String) {
-    let confidential = BY_STRENGTH.into_iter().filter(|p| offered.contains(p));
-    let best = confidential.clone().find(|p| launches(*p, arch));
-    if let Some(best) = best {
-        let note = format!("platform '{best}' is the strongest that the host offers");
-        return (best, note);
-    }
-    let passed_over: Vec<String> = confidential.map(|p| p.to_string()).collect();
-    let reason = if passed_over.is_empty() {
-        "the host offers no confidential platform".to_owned()
-    } else {
-        let names = passed_over.join(", ");
-        format!("the host offers {names}, which this ccvm does not launch")
+/// The strongest platform that the host offers, this ccvm launches and this config can have.
+fn automatic(spec: &VmSpec, arch: Arch, offered: &[Platform]) -> (Platform, String) {
+    let obstacle = |platform: Platform| match launches(platform, arch) {
+        true => firmware_obstacle(spec, platform).or_else(|| isolation::obstacle(spec, platform)),
+        false => Some("this ccvm does not launch it"),
     };
-    (
-        Platform::None,
-        format!("platform 'none' was chosen: {reason}"),
-    )
+    let mut passed_over = Vec::new();
+    for platform in BY_STRENGTH.into_iter().filter(|p| offered.contains(p)) {
+        match obstacle(platform) {
+            Some(why) => passed_over.push(format!("'{platform}' was passed over, {why}")),
+            None => {
+                let note = format!("platform '{platform}' is the strongest that the host offers");
+                return (platform, explained(note, &passed_over));
+            }
+        }
+    }
+    let note = match passed_over.is_empty() {
+        true => "platform 'none' was chosen: the host offers no confidential platform".to_owned(),
+        false => "platform 'none' was chosen".to_owned(),
+    };
+    (Platform::None, explained(note, &passed_over))
+}
+
+/// Whether the config names firmware where the platform's guests start in some, and nowhere else.
+fn firmware_obstacle(spec: &VmSpec, platform: Platform) -> Option<&'static str> {
+    let boot = spec.boot.as_ref()?;
+    match (platform, &boot.firmware) {
+        (Platform::Tdx, None) => Some("it needs firmware, which the config does not name"),
+        (Platform::Tdx, Some(_)) | (_, None) => None,
+        (_, Some(_)) => Some("it boots its kernel without firmware, and the config names some"),
+    }
+}
+
+fn explained(note: String, passed_over: &[String]) -> String {
+    match passed_over {
+        [] => note,
+        some => format!("{note}: {}", some.join("; ")),
+    }
 }
 
 /// The widths that the guest-physical space may have, ascending; none when the host's limit is not
 /// known.
 pub(super) fn widths(
+    platform: Platform,
     facts: &HostFacts,
     options: PlanOptions,
     findings: &mut Vec<Diagnostic>,
@@ -111,13 +162,19 @@ pub(super) fn widths(
     };
     let offered: Vec<u8> = match facts.arch {
         Arch::Aarch64 => (NARROWEST..=limit).collect(),
+        // A TD's own width, whatever that of the processor is: what EPT of four and of five levels has.
+        Arch::X86_64 if platform == Platform::Tdx => vec![48, 52],
         // The processor's own width: not for a VMM to choose.
         Arch::X86_64 => vec![limit],
     };
     let Some(bits) = options.override_ipa_bits else {
         return offered;
     };
-    if (NARROWEST..=limit).contains(&bits) {
+    let possible = match platform {
+        Platform::Tdx => offered.contains(&bits),
+        _ => (NARROWEST..=limit).contains(&bits),
+    };
+    if possible {
         let message = format!(
             "the guest-physical space has {bits} bits by override, whatever the devices reach"
         );
@@ -126,7 +183,11 @@ pub(super) fn widths(
         return vec![bits];
     }
     let message = format!("the host offers no guest-physical space of {bits} bits");
-    let help = format!("choose {NARROWEST} to {limit} bits, or leave the choice to the planner");
+    let choices = match platform {
+        Platform::Tdx => "48 or 52".to_owned(),
+        _ => format!("{NARROWEST} to {limit}"),
+    };
+    let help = format!("choose {choices} bits, or leave the choice to the planner");
     findings.push(Diagnostic::error(Code::IpaOverrideImpossible, message).with_help(help));
     offered
 }

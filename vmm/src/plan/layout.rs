@@ -1,6 +1,6 @@
 //! From demands to addresses: the smallest width whose space holds everything.
 
-use super::bounds::{Bounds, reach_of};
+use super::bounds::{ADDRESSES, Bounds, reach_of};
 use super::machine::{Machine, Roomy, WindowSet};
 use super::pack::{Block, Packing, Space, pack};
 use super::span::{Span, Spans};
@@ -11,6 +11,8 @@ use crate::platform::SharedAlias;
 pub(super) struct Problem<'a> {
     pub(super) machine: &'a Machine,
     pub(super) alias: SharedAlias,
+    /// How an accepted device would name shared pages.
+    pub(super) accepted: SharedAlias,
     /// The unit of DRAM in bytes, a power of two.
     pub(super) granule: u64,
     /// The widths that the host offers, ascending.
@@ -93,16 +95,17 @@ impl Problem<'_> {
 
     /// The end of the guest-physical addresses that everything must lie below.
     fn end(&self, width: u8) -> u64 {
-        match self.alias {
-            SharedAlias::TopBit => reach_of(width) / 2,
-            SharedAlias::InPlace => reach_of(width),
+        match (self.alias, self.accepted) {
+            (SharedAlias::TopBit, _) | (_, SharedAlias::TopBit) => reach_of(width) / 2,
+            (SharedAlias::InPlace, SharedAlias::InPlace) => reach_of(width),
         }
     }
 
     fn usable(&self, width: u8) -> Option<Spans> {
         let reachable = self.bounds.dram(width, self.alias, self.granule)?;
-        let fixed = self.machine.fixed.iter();
-        Some(fixed.fold(reachable, |rest, span| rest.without(*span)))
+        let beyond = Span::new(self.end(width), ADDRESSES.end);
+        let fixed = self.machine.fixed.iter().copied().chain(beyond);
+        Some(fixed.fold(reachable, |rest, span| rest.without(span)))
     }
 
     /// The packing that leaves the most for DRAM.

@@ -7,13 +7,14 @@
 //!               │ DRAM ...                      │ window    │ platform  │ (interrupts) │ DRAM ...
 //! ```
 
+use devices::ports::PortRange;
 use iommu::{Gpa, PageRange};
 
 use super::bounds::ADDRESSES;
 use super::pack::Block;
 use super::span::Span;
 use super::windows::{BarRooms, FOUR_GIB, Room};
-use super::{MmioLayout, PciWindow, PciWindowKind};
+use super::{Board, MmioLayout, PcLayout, PciWindow, PciWindowKind};
 use crate::host::facts::Arch;
 
 const KIB: u64 = 1 << 10;
@@ -26,6 +27,8 @@ pub(super) struct Machine {
     arch: Arch,
     vcpus: u32,
     io: bool,
+    /// PCI configuration space, in bytes.
+    ecam: u64,
     /// The platform's devices, as one block.
     pub(super) platform: Block,
     /// The choices of PCI memory windows.
@@ -79,14 +82,16 @@ impl Machine {
                 },
             ),
         };
-        let io = rooms.io && arch == Arch::Aarch64;
+        let io = rooms.io;
+        let ecam = ecam_bytes(rooms.ports);
         Self {
             arch,
             vcpus,
             io,
+            ecam,
             platform: Block {
-                size: platform_bytes(arch, vcpus, io),
-                align: MIB,
+                size: platform_bytes(arch, vcpus, io, ecam),
+                align: ecam,
                 lowest,
                 end: ADDRESSES.end,
             },
@@ -97,14 +102,22 @@ impl Machine {
         }
     }
 
-    /// The platform's devices, with their block at `base`; only an Arm machine has them.
-    pub(super) fn mmio(&self, base: u64) -> Option<(MmioLayout, Option<PciWindow>)> {
-        if self.arch != Arch::Aarch64 {
-            return None;
+    /// The platform's devices, with their block at `base`, and the window of I/O ports in it.
+    pub(super) fn board(&self, base: u64) -> Option<(Board, Option<PciWindow>)> {
+        match self.arch {
+            Arch::Aarch64 => self.arm(base),
+            Arch::X86_64 => {
+                let ecam = Cursor(base).take(self.ecam)?;
+                let ports = if self.io { PCI_PORTS } else { None };
+                Some((Board::Pc(PcLayout { ecam, ports }), None))
+            }
         }
+    }
+
+    fn arm(&self, base: u64) -> Option<(Board, Option<PciWindow>)> {
         // In descending order of alignment, so that there are no gaps.
         let mut items = Cursor(base);
-        let ecam = items.take(ECAM)?;
+        let ecam = items.take(self.ecam)?;
         let gic_distributor = items.take(GIC_DISTRIBUTOR)?;
         let gic_its = items.take(GIC_ITS)?;
         let gic_redistributors = items.take(redistributors(self.vcpus))?;
@@ -115,31 +128,41 @@ impl Machine {
             gic_redistributors,
             serial: items.take(PAGE)?,
             rtc: items.take(PAGE)?,
+            gpio: items.take(PAGE)?,
             ecam,
         };
         let kind = PciWindowKind::Io;
-        Some((mmio, io.map(|range| PciWindow { range, kind })))
+        Some((Board::Arm(mmio), io.map(|range| PciWindow { range, kind })))
     }
 }
 
 const PAGE: u64 = 4 * KIB;
-const ECAM: u64 = MIB;
+/// PCI configuration space of one bus.
+const ECAM_BUS: u64 = MIB;
 const GIC_DISTRIBUTOR: u64 = 64 * KIB;
 const GIC_ITS: u64 = 128 * KIB;
 const IO_PORTS: u64 = 64 * KIB;
+/// Above the ports that devices of a PC have had since the first one.
+const PCI_PORTS: Option<PortRange> = PortRange::new(0x1000, 0xffff);
 
 const fn redistributors(vcpus: u32) -> u64 {
     128 * KIB * vcpus as u64
 }
 
+/// Configuration space of bus 0 and a bus for each port: a power of two, at a multiple of which it begins
+/// (PCI Express Base, 7.2.2).
+fn ecam_bytes(ports: u8) -> u64 {
+    ECAM_BUS * (u64::from(ports) + 1).next_power_of_two()
+}
+
 /// The size of the platform block.
-fn platform_bytes(arch: Arch, vcpus: u32, io: bool) -> u64 {
+fn platform_bytes(arch: Arch, vcpus: u32, io: bool, ecam: u64) -> u64 {
     match arch {
         Arch::Aarch64 => {
             let gic = GIC_DISTRIBUTOR + GIC_ITS + redistributors(vcpus);
-            ECAM + gic + if io { IO_PORTS } else { 0 } + 2 * PAGE
+            ecam + gic + if io { IO_PORTS } else { 0 } + 3 * PAGE
         }
-        Arch::X86_64 => ECAM,
+        Arch::X86_64 => ecam,
     }
 }
 

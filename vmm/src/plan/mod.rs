@@ -21,23 +21,36 @@
 //! The smallest `w` that holds the layout is the choice. For each `w` a *roomy* layout with customary
 //! addresses comes first, then the *compact* one that leaves the most DRAM (`pack`).
 
+mod accepted;
+mod admission;
 mod assigned;
+mod backend;
 mod bounds;
 mod case;
 mod choice;
+mod emulated;
+mod isolation;
 mod layout;
 mod machine;
 mod outcome;
 mod pack;
+mod ports;
 mod refusal;
 mod span;
 mod table;
+mod virtual_iommu;
 mod vm_plan;
 mod width;
 mod windows;
 
+pub use admission::Admitted;
+pub use emulated::{Emulated, PlannedFunction};
 pub use outcome::{DeviceReach, DmaWidth, Outcome, PlanOptions, Verdict, WidthSource};
-pub use vm_plan::{MmioLayout, PciWindow, PciWindowKind, PlannedDevice, VmPlan};
+pub use ports::PlannedPort;
+pub use virtual_iommu::{PlannedIommu, Unattached};
+pub use vm_plan::{
+    Board, MmioLayout, PcLayout, PciWindow, PciWindowKind, PlannedDevice, VmPlan, last_bus,
+};
 
 use crate::config::spec::{DeviceSpec, DmaMode, VmSpec};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -65,18 +78,42 @@ pub fn dma_width(facts: &DeviceFacts) -> DmaWidth {
 pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
     let (mut notes, mut findings) = (Vec::new(), Vec::new());
     let platform = choice::platform(spec, facts, &mut notes, &mut findings);
-    let assigned = assigned::resolve(spec, facts, &mut findings);
+    choice::vcpus(spec, facts.arch, &mut findings);
+    let assigned = assigned::resolve(&spec.devices, facts, &mut findings);
+    notes.extend(choice::note_on_devices(platform, &assigned));
     let rule = choice::dma_rule(spec, platform, &assigned, &mut findings);
-    let widths = choice::widths(facts, options, &mut findings);
+    isolation::check(spec, platform, &assigned, &mut findings);
+    let iommu = virtual_iommu::place(spec, &assigned, &mut findings);
+    let taken = assigned.len() + usize::from(iommu.is_some());
+    let functions = emulated::place(spec, platform, taken, &mut findings);
+    let ports = ports::place(
+        spec,
+        platform,
+        taken + functions.len(),
+        iommu,
+        &mut findings,
+    );
+    notes.extend(ports.note());
+    let backend = backend::choose(spec.dma_backend, facts, &assigned, &mut findings);
+    let widths = choice::widths(platform, facts, options, &mut findings);
     let case = Case {
         arch: facts.arch,
         vcpus: spec.vcpus,
         memory: spec.memory,
         platform,
         rule,
+        backend,
         forced: options.override_ipa_bits.is_some(),
         widths,
-        machine: case::machine(facts.arch, spec.vcpus, &assigned),
+        machine: case::machine(
+            facts.arch,
+            spec.vcpus,
+            &assigned,
+            (case::virtio_functions(iommu, &functions), &ports),
+        ),
+        iommu,
+        functions,
+        ports,
         assigned,
     };
     let hopeless = findings.iter().any(is_error);
@@ -84,18 +121,22 @@ pub fn plan(spec: &VmSpec, facts: &HostFacts, options: PlanOptions) -> Outcome {
     let room = case.room(&bounds);
     let solution = case.solve(&bounds);
     match &solution {
-        Some(layout) => findings.extend(warnings(&case, layout)),
+        Some(layout) => {
+            findings.extend(warnings(&case, layout));
+            findings.extend(accepted::warnings(&case, layout));
+            findings.extend(backend::entries(&case, facts));
+        }
         None if case.widths.is_empty() => {}
         None => findings.extend(refusal::refuse(&case, &room)),
     }
     let accepted = solution.as_ref().filter(|_| !hopeless);
-    let verdict = accepted.and_then(|layout| VmPlan::new(&case, layout));
+    let verdict = accepted.and_then(|layout| VmPlan::new(&case, layout, spec.dma_backend));
     let layout = solution
         .as_ref()
         .cloned()
         .or_else(|| refusal::unbounded(&case));
     Outcome {
-        verdict: verdict.map_or(Verdict::Rejected, Verdict::Accepted),
+        verdict: verdict.map_or(Verdict::Rejected, |plan| Verdict::Accepted(Box::new(plan))),
         platform,
         ipa_bits: layout.as_ref().map(|layout| layout.width),
         max_memory: if hopeless { 0 } else { room.together },
@@ -151,8 +192,7 @@ fn highest_dma_address(case: &Case<'_>, device: &Assigned<'_>, layout: &Layout) 
     if device.is_direct() || case.platform.is_confidential() {
         layout.highest_dma_address(case.alias())
     } else {
-        let end = reach_of(device.width.bits).min(device.bounds.aperture_end);
-        end.saturating_sub(1)
+        virtual_iommu::input_end(&case.assigned).saturating_sub(1)
     }
 }
 

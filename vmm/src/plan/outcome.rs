@@ -19,7 +19,7 @@ pub struct PlanOptions {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// There is a placement for which the rule holds.
-    Accepted(VmPlan),
+    Accepted(Box<VmPlan>),
     /// There is none, or something else is wrong; the diagnostics say what.
     Rejected,
 }

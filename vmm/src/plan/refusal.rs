@@ -16,7 +16,7 @@ use crate::platform::{Platform, SharedAlias};
 /// spaces as well.
 pub(super) fn unbounded(case: &Case<'_>) -> Option<Layout> {
     let mut widths = case.widths.clone();
-    if !case.forced {
+    if !case.forced && case.platform != Platform::Tdx {
         let widest = case.widths.last().copied().unwrap_or(NARROWEST - 1);
         widths.extend(widest + 1..=WIDEST);
     }
@@ -137,9 +137,9 @@ fn needs(case: &Case<'_>, layout: &Layout) -> String {
 
 fn too_large(case: &Case<'_>, room: &Room) -> Diagnostic {
     let widest = case.widths.last().copied().unwrap_or(0);
-    let below = match case.alias() {
-        SharedAlias::TopBit => reach_of(widest) / 2,
-        SharedAlias::InPlace => reach_of(widest),
+    let below = match (case.alias(), case.platform.accepted_alias()) {
+        (SharedAlias::TopBit, _) | (_, SharedAlias::TopBit) => reach_of(widest) / 2,
+        (SharedAlias::InPlace, SharedAlias::InPlace) => reach_of(widest),
     };
     let memory = Size(case.memory);
     let most = room.without_devices;

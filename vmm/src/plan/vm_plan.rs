@@ -1,14 +1,20 @@
 //! The plan itself: what launching and running a VM build on.
 
 use devices::pci::Bdf;
+use devices::ports::PortRange;
 use iommu::{Gpa, PageRange};
+use vfio::BackendKind;
 
 use super::WidthSource;
+use super::admission::Frame;
 use super::assigned::Assigned;
 use super::case::Case;
+use super::emulated::PlannedFunction;
 use super::highest_dma_address;
 use super::layout::Layout;
+use super::ports::PlannedPort;
 use super::span::Span;
+use super::virtual_iommu::PlannedIommu;
 use crate::config::spec::DmaMode;
 use crate::host::facts::PciAddress;
 use crate::platform::{Platform, SharedAlias};
@@ -20,9 +26,72 @@ pub struct VmPlan {
     ipa_bits: u8,
     vcpus: u32,
     dram: Vec<PageRange<Gpa>>,
-    mmio: Option<MmioLayout>,
+    board: Board,
     pci_windows: Vec<PciWindow>,
     devices: Vec<PlannedDevice>,
+    iommu: Option<PlannedIommu>,
+    functions: Vec<PlannedFunction>,
+    dma_backend: BackendKind,
+    ports: Vec<PlannedPort>,
+    pub(super) frame: Frame,
+}
+
+/// Where the machine's own devices answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Board {
+    /// On arm64, where all of them are in memory.
+    Arm(MmioLayout),
+    /// On x86-64, where most have I/O ports, or addresses that never change.
+    Pc(PcLayout),
+}
+
+/// Where the devices of a PC answer, as far as that is up to the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PcLayout {
+    /// PCI configuration space, 1 MiB for each bus from 0 on.
+    pub ecam: PageRange<Gpa>,
+    /// I/O ports that the PCI root passes on to functions, if one of them wants any.
+    pub ports: Option<PortRange>,
+}
+
+/// The last bus of which `ecam` is the configuration space.
+#[must_use]
+pub fn last_bus(ecam: PageRange<Gpa>) -> u8 {
+    const BUS: u64 = 1 << 20;
+    u8::try_from((ecam.bytes() / BUS).saturating_sub(1)).unwrap_or(u8::MAX)
+}
+
+/// Where messages to local APICs go on x86-64: 1 MiB from 0xfee0_0000 on (Intel SDM, 12.11.1).
+const LOCAL_APICS: u64 = 0xfee0_0000;
+const LOCAL_APICS_BYTES: u64 = 1 << 20;
+
+impl Board {
+    /// PCI configuration space, 1 MiB for each bus from 0 on.
+    #[must_use]
+    pub fn ecam(&self) -> PageRange<Gpa> {
+        match self {
+            Self::Arm(arm) => arm.ecam,
+            Self::Pc(pc) => pc.ecam,
+        }
+    }
+
+    /// Where functions write their message interrupts.
+    #[must_use]
+    pub fn doorbell(&self) -> Option<PageRange<Gpa>> {
+        match self {
+            Self::Arm(arm) => arm.doorbell(),
+            Self::Pc(_) => PageRange::new(Gpa::new(LOCAL_APICS), LOCAL_APICS_BYTES).ok(),
+        }
+    }
+
+    /// I/O ports that the PCI root passes on, on a machine that has ports of its own.
+    #[must_use]
+    pub fn pci_ports(&self) -> Option<PortRange> {
+        match self {
+            Self::Arm(_) => None,
+            Self::Pc(pc) => pc.ports,
+        }
+    }
 }
 
 /// Where the platform's own devices answer (Arm).
@@ -38,8 +107,20 @@ pub struct MmioLayout {
     pub serial: PageRange<Gpa>,
     /// PL031 real-time clock, one page.
     pub rtc: PageRange<Gpa>,
-    /// PCI configuration space of bus 0, 1 MiB.
+    /// PL061 GPIO controller, to which the power button is wired, one page.
+    pub gpio: PageRange<Gpa>,
+    /// PCI configuration space, 1 MiB for each bus from 0 on.
     pub ecam: PageRange<Gpa>,
+}
+
+impl MmioLayout {
+    /// Where functions write their message interrupts: the frame of `GITS_TRANSLATER`, the second half
+    /// of the ITS.
+    fn doorbell(&self) -> Option<PageRange<Gpa>> {
+        let its = self.gic_its;
+        let frame = Gpa::new(its.start().raw().checked_add(its.bytes() / 2)?);
+        PageRange::from_bounds(frame, its.end()).ok()
+    }
 }
 
 /// A range of guest-physical space that the PCI root passes on to functions.
@@ -81,16 +162,21 @@ pub struct PlannedDevice {
 
 impl VmPlan {
     /// The plan of `case` with this layout, for which the caller has seen that the rule holds.
-    pub(super) fn new(case: &Case<'_>, layout: &Layout) -> Option<Self> {
+    /// `backend` is what the config says of it.
+    pub(super) fn new(
+        case: &Case<'_>,
+        layout: &Layout,
+        backend: Option<BackendKind>,
+    ) -> Option<Self> {
         let pages =
             |span: &Span| PageRange::from_bounds(Gpa::new(span.start), Gpa::new(span.end)).ok();
-        let arm = case.machine.mmio(layout.platform);
+        let (board, ports) = case.machine.board(layout.platform)?;
         let window = |span: Option<Span>, kind| {
             let range = pages(&span?)?;
             Some(PciWindow { range, kind })
         };
         let windows = [
-            arm.and_then(|(_, io)| io),
+            ports,
             window(layout.mem32, PciWindowKind::Mem32),
             window(layout.mem64, PciWindowKind::Mem64),
         ];
@@ -102,14 +188,23 @@ impl VmPlan {
             dma: device.spec.dma,
             highest_dma_address: highest_dma_address(case, device, layout),
         };
+        let iommu = match case.iommu {
+            Some(guest) => Some(PlannedIommu::new(guest, case, layout)?),
+            None => None,
+        };
         Some(Self {
             platform: case.platform,
             ipa_bits: layout.width,
             vcpus: case.vcpus,
             dram: layout.dram.iter().map(pages).collect::<Option<_>>()?,
-            mmio: arm.map(|(mmio, _)| mmio),
+            board,
             pci_windows: windows.into_iter().flatten().collect(),
             devices: case.assigned.iter().map(planned).collect(),
+            iommu,
+            functions: case.functions.clone(),
+            dma_backend: case.backend,
+            ports: case.ports.list.clone(),
+            frame: Frame::new(case, layout, backend),
         })
     }
 
@@ -134,10 +229,35 @@ impl VmPlan {
         }
     }
 
+    /// The bit that is set in the address by which an accepted device names a shared page, where the platform
+    /// has one.
+    #[must_use]
+    pub fn accepted_shared_bit(&self) -> Option<u8> {
+        match self.platform.accepted_alias() {
+            SharedAlias::TopBit => self.ipa_bits.checked_sub(1),
+            SharedAlias::InPlace => None,
+        }
+    }
+
+    /// The bit that is set in the addresses at which KVM is told of devices, if there is one.
+    #[must_use]
+    pub fn device_bit(&self) -> Option<u8> {
+        match self.platform.device_alias() {
+            SharedAlias::TopBit => self.shared_bit(),
+            SharedAlias::InPlace => None,
+        }
+    }
+
     /// How many vCPUs.
     #[must_use]
     pub fn vcpus(&self) -> u32 {
         self.vcpus
+    }
+
+    /// Guest memory in bytes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        self.dram.iter().map(|range| range.bytes()).sum()
     }
 
     /// DRAM, ascending, disjoint, each start and length a multiple of 2 MiB.
@@ -146,10 +266,10 @@ impl VmPlan {
         &self.dram
     }
 
-    /// The platform's own devices; only an Arm VM has them.
+    /// The machine's own devices.
     #[must_use]
-    pub fn mmio(&self) -> Option<&MmioLayout> {
-        self.mmio.as_ref()
+    pub fn board(&self) -> &Board {
+        &self.board
     }
 
     /// The PCI windows.
@@ -158,9 +278,39 @@ impl VmPlan {
         &self.pci_windows
     }
 
+    /// By which interface of the kernel the devices' DMA tables are made.
+    #[must_use]
+    pub fn dma_backend(&self) -> BackendKind {
+        self.dma_backend
+    }
+
     /// The assigned devices, in the order of the config.
     #[must_use]
     pub fn devices(&self) -> &[PlannedDevice] {
         &self.devices
+    }
+
+    /// The emulated devices.
+    #[must_use]
+    pub fn functions(&self) -> &[PlannedFunction] {
+        &self.functions
+    }
+
+    /// The slots for devices that come while the VM runs.
+    #[must_use]
+    pub fn ports(&self) -> &[PlannedPort] {
+        &self.ports
+    }
+
+    /// Memory for the BARs of the device in each of the slots, in bytes.
+    #[must_use]
+    pub fn port_window(&self) -> u64 {
+        self.frame.window
+    }
+
+    /// The guest's IOMMU, if it has one.
+    #[must_use]
+    pub fn iommu(&self) -> Option<&PlannedIommu> {
+        self.iommu.as_ref()
     }
 }

@@ -30,7 +30,12 @@ pub(super) struct BarRooms {
     pub(super) mem32: Option<Room>,
     /// For BARs of 64 bits.
     pub(super) mem64: Option<Room>,
+    /// Root ports with a slot: each takes a bus.
+    pub(super) ports: u8,
 }
+
+/// The unit of a bridge's memory window (PCI Express Base, 7.5.1.3.8).
+const BRIDGE_UNIT: u64 = 1 << 20;
 
 impl BarRooms {
     pub(super) fn of<'a>(bars: impl IntoIterator<Item = &'a BarFacts>) -> Self {
@@ -43,6 +48,30 @@ impl BarRooms {
             }
         }
         rooms
+    }
+
+    /// The same with `ports` bridges, each of which has a window of `window` bytes for BARs of any kind.
+    pub(super) fn with_ports(self, ports: u8, window: u64) -> Self {
+        let size = window.saturating_mul(ports.into());
+        let old = self.mem32.unwrap_or(Room { size: 0, align: 1 });
+        let mem32 = (ports > 0).then(|| Room {
+            size: old.size.saturating_add(size).min(TOO_BIG),
+            align: old.align.max(BRIDGE_UNIT),
+        });
+        Self {
+            mem32: mem32.or(self.mem32),
+            ports,
+            ..self
+        }
+    }
+
+    /// The smallest window of a bridge that holds the memory BARs, in bytes: it begins at any multiple of
+    /// its unit, so that a larger BAR may find its first place well behind the beginning.
+    pub(super) fn behind_a_bridge(&self) -> u64 {
+        self.memory().map_or(0, |room| {
+            room.size
+                .saturating_add(room.align.saturating_sub(BRIDGE_UNIT))
+        })
     }
 
     /// Room for both kinds of memory BAR in one window.
@@ -102,6 +131,34 @@ mod tests {
                 align: 1 << 34
             })
         );
+    }
+
+    #[test]
+    fn ports_take_their_windows_from_what_is_below_4_gib() {
+        let rooms = BarRooms::of(&[bar(0x4000, BarKind::Mem64)]).with_ports(3, 6 << 20);
+        let expected = Room {
+            size: 18 << 20,
+            align: 1 << 20,
+        };
+        assert_eq!((rooms.mem32, rooms.ports), (Some(expected), 3));
+        assert_eq!(rooms.mem64.map(|room| room.size), Some(0x4000));
+        let none = BarRooms::default().with_ports(0, 6 << 20);
+        assert_eq!(none, BarRooms::default());
+    }
+
+    #[test]
+    fn a_window_behind_a_bridge_has_slack_for_bars_beyond_its_unit() {
+        let window = |sizes: &[u64]| {
+            let bars: Vec<_> = sizes
+                .iter()
+                .map(|size| bar(*size, BarKind::Mem64))
+                .collect();
+            BarRooms::of(&bars).behind_a_bridge()
+        };
+        assert_eq!(window(&[]), 0);
+        assert_eq!(window(&[0x4000, 0x1000]), 0x5000);
+        assert_eq!(window(&[1 << 20, 1 << 20]), 2 << 20);
+        assert_eq!(window(&[16 << 20, 0x1000]), (31 << 20) + 0x1000);
     }
 
     #[test]

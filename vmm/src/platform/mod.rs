@@ -73,6 +73,26 @@ impl Platform {
         }
     }
 
+    /// How this platform names a shared page for DMA of an accepted (T=1) device, where there is such a name
+    /// at all (SNP: none without a vTOM).
+    #[must_use]
+    pub const fn accepted_alias(self) -> SharedAlias {
+        match self {
+            Self::EmulatedRealm | Self::Cca | Self::Tdx => SharedAlias::TopBit,
+            Self::None | Self::Pkvm | Self::SwProtected | Self::Snp => SharedAlias::InPlace,
+        }
+    }
+
+    /// Where KVM is told of devices, and tells of accesses to them.
+    #[must_use]
+    pub const fn device_alias(self) -> SharedAlias {
+        match self {
+            // KVM knows a Realm, and takes the bit off first.
+            Self::Cca => SharedAlias::InPlace,
+            _ => self.shared_alias(),
+        }
+    }
+
     /// Whether the guest expects its memory to be protected from the host.
     #[must_use]
     pub const fn is_confidential(self) -> bool {

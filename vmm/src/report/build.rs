@@ -6,15 +6,18 @@ use devices::pci::Bdf;
 use iommu::{Gpa, PageRange};
 
 use super::document::{
-    DeviceReport, Dma, Finding, FindingSeverity, MemoryRange, Region, RegionKind, Report, SCHEMA,
-    Verdict,
+    DeviceReport, Dma, EmulatedKind, EmulatedReport, Finding, FindingSeverity, IommuReport,
+    MemoryRange, Region, RegionKind, Report, SCHEMA, Unattached, Verdict,
 };
 use crate::check::{Check, FileFindings, Judgement};
-use crate::config::spec::{DeviceSpec, DmaMode};
+use crate::config::spec::{DaemonKind, DeviceSpec, DmaMode};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::host::HostFacts;
 use crate::host::facts::Hex;
-use crate::plan::{self, DeviceReach, Outcome, PciWindowKind, VmPlan};
+use crate::plan::{
+    self, Board, DeviceReach, Emulated, Outcome, PciWindowKind, PlannedFunction, PlannedIommu,
+    VmPlan,
+};
 
 impl Report {
     /// The report of a check. `facts` give the devices their ids.
@@ -41,9 +44,13 @@ impl Report {
                     .map(|reach| device(reach, specs, plan, facts))
                     .collect()
             }),
+            iommu: plan.and_then(VmPlan::iommu).map(iommu),
+            emulated: plan.map_or_else(Vec::new, |plan| {
+                plan.functions().iter().map(emulated).collect()
+            }),
             layout: plan.map_or_else(Vec::new, |plan| with_reserved(layout(plan), plan, facts)),
             notes: outcome.map_or_else(Vec::new, |outcome| outcome.notes.clone()),
-            diagnostics: check.findings.iter().flat_map(findings).collect(),
+            diagnostics: check.findings.iter().flat_map(Finding::all_of).collect(),
         }
     }
 }
@@ -84,6 +91,40 @@ fn device(
     }
 }
 
+fn iommu(planned: &PlannedIommu) -> IommuReport {
+    IommuReport {
+        guest: planned.guest.to_string(),
+        highest_address: Hex(planned.input.end().raw().saturating_sub(1)),
+        unattached: match planned.unattached {
+            plan::Unattached::Bypass => Unattached::Bypass,
+            plan::Unattached::Blocked => Unattached::Blocked,
+        },
+    }
+}
+
+fn emulated(planned: &PlannedFunction) -> EmulatedReport {
+    let (kind, source) = match &planned.device {
+        Emulated::Disk(disk) => (EmulatedKind::Disk, disk.path.display().to_string()),
+        Emulated::Net(net) => (EmulatedKind::Net, net.source.to_string()),
+        Emulated::Daemon(daemon) => {
+            let kind = match daemon.kind {
+                DaemonKind::Block { .. } => EmulatedKind::VhostUserBlock,
+                DaemonKind::Net { .. } => EmulatedKind::VhostUserNet,
+                DaemonKind::Fs { .. } => EmulatedKind::VhostUserFs,
+            };
+            (kind, daemon.socket.display().to_string())
+        }
+        Emulated::Vsock(vsock) => (EmulatedKind::Vsock, format!("context id {}", vsock.cid)),
+        Emulated::Rng => (EmulatedKind::Rng, String::new()),
+        Emulated::Console => (EmulatedKind::Console, String::new()),
+    };
+    EmulatedReport {
+        guest: planned.guest.to_string(),
+        kind,
+        source,
+    }
+}
+
 /// Everything of the plan that has an address, ascending.
 fn layout(plan: &VmPlan) -> Vec<Region> {
     let region = |range: PageRange<Gpa>, kind| Region {
@@ -95,14 +136,15 @@ fn layout(plan: &VmPlan) -> Vec<Region> {
     let mut regions: Vec<Region> = dram
         .map(|range| region(*range, RegionKind::Memory))
         .collect();
-    if let Some(mmio) = plan.mmio() {
+    regions.push(region(plan.board().ecam(), RegionKind::PciConfig));
+    if let Board::Arm(mmio) = plan.board() {
         regions.extend([
             region(mmio.gic_distributor, RegionKind::GicDistributor),
             region(mmio.gic_its, RegionKind::GicIts),
             region(mmio.gic_redistributors, RegionKind::GicRedistributors),
             region(mmio.serial, RegionKind::Serial),
             region(mmio.rtc, RegionKind::Rtc),
-            region(mmio.ecam, RegionKind::PciConfig),
+            region(mmio.gpio, RegionKind::Gpio),
         ]);
     }
     regions.extend(plan.pci_windows().iter().map(|window| {
@@ -146,27 +188,30 @@ fn with_reserved(mut layout: Vec<Region>, plan: &VmPlan, facts: Option<&HostFact
     layout
 }
 
-fn findings(file: &FileFindings) -> impl Iterator<Item = Finding> + '_ {
-    let finding = |diagnostic: &Diagnostic| {
-        let span = diagnostic.span.as_ref();
-        let position = file
-            .source
-            .as_ref()
-            .zip(span)
-            .map(|(source, span)| source.position(span.start));
-        Finding {
-            code: diagnostic.code.to_string(),
-            severity: match diagnostic.severity {
-                Severity::Error => FindingSeverity::Error,
-                Severity::Warning => FindingSeverity::Warning,
-            },
-            message: diagnostic.message.clone(),
-            help: diagnostic.help.clone(),
-            device: diagnostic.device,
-            file: file.source.as_ref().map(|source| source.name().to_owned()),
-            line: position.map(|position| position.line),
-            column: position.map(|position| position.column),
-        }
-    };
-    file.diagnostics.iter().map(finding)
+impl Finding {
+    /// What there is to say of a file.
+    pub fn all_of(file: &FileFindings) -> impl Iterator<Item = Self> + '_ {
+        let finding = |diagnostic: &Diagnostic| {
+            let span = diagnostic.span.as_ref();
+            let position = file
+                .source
+                .as_ref()
+                .zip(span)
+                .map(|(source, span)| source.position(span.start));
+            Self {
+                code: diagnostic.code.to_string(),
+                severity: match diagnostic.severity {
+                    Severity::Error => FindingSeverity::Error,
+                    Severity::Warning => FindingSeverity::Warning,
+                },
+                message: diagnostic.message.clone(),
+                help: diagnostic.help.clone(),
+                device: diagnostic.device,
+                file: file.source.as_ref().map(|source| source.name().to_owned()),
+                line: position.map(|position| position.line),
+                column: position.map(|position| position.column),
+            }
+        };
+        file.diagnostics.iter().map(finding)
+    }
 }

@@ -38,6 +38,12 @@ pub struct Report {
     pub limited_by: Option<PciAddress>,
     /// The assigned devices, in the order of the config.
     pub devices: Vec<DeviceReport>,
+    /// The guest's IOMMU, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iommu: Option<IommuReport>,
+    /// The emulated devices on the guest's PCI bus.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub emulated: Vec<EmulatedReport>,
     /// Everything that has an address, and reserved addresses between; ascending, disjoint, without
     /// shared aliases.
     pub layout: Vec<Region>,
@@ -97,6 +103,77 @@ pub struct DeviceReport {
     pub reachable: bool,
 }
 
+/// The guest's IOMMU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IommuReport {
+    /// Bus, device and function that the guest sees.
+    pub guest: String,
+    /// The highest address that the guest can have translated.
+    pub highest_address: Hex<u64>,
+    /// What a device reaches that the guest has attached to no domain.
+    pub unattached: Unattached,
+}
+
+/// What a device reaches that the guest's IOMMU has in no domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unattached {
+    /// What it would without a virtual IOMMU.
+    Bypass,
+    /// Nothing.
+    Blocked,
+}
+
+/// An emulated device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EmulatedReport {
+    /// Bus, device and function that the guest sees.
+    pub guest: String,
+    /// What it is.
+    pub kind: EmulatedKind,
+    /// What of the host is behind it: for a disk the file, for a network interface the tap, for what
+    /// another process serves its socket, for sockets the context id; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+}
+
+/// What an emulated device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EmulatedKind {
+    /// A disk.
+    Disk,
+    /// A network interface.
+    Net,
+    /// A disk that another process serves.
+    VhostUserBlock,
+    /// A network interface that another process serves.
+    VhostUserNet,
+    /// A file system that another process serves.
+    VhostUserFs,
+    /// Sockets between guest and host.
+    Vsock,
+    /// A source of random numbers.
+    Rng,
+    /// A console.
+    Console,
+}
+
+impl EmulatedKind {
+    /// What a person calls it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Disk | Self::VhostUserBlock => "disk",
+            Self::Net | Self::VhostUserNet => "net",
+            Self::VhostUserFs => "fs",
+            Self::Vsock => "vsock",
+            Self::Rng => "rng",
+            Self::Console => "console",
+        }
+    }
+}
+
 /// How a device's DMA is addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -136,6 +213,8 @@ pub enum RegionKind {
     Serial,
     /// PL031 real-time clock.
     Rtc,
+    /// PL061 GPIO controller, to which the power button is wired.
+    Gpio,
     /// PCI configuration space.
     PciConfig,
     /// PCI I/O ports.
@@ -160,6 +239,7 @@ impl RegionKind {
             Self::GicRedistributors => "GIC redistributors",
             Self::Serial => "serial port",
             Self::Rtc => "real-time clock",
+            Self::Gpio => "power button",
             Self::PciConfig => "PCI configuration",
             Self::PciIo => "PCI I/O ports",
             Self::PciMem32 => "PCI memory, 32-bit",

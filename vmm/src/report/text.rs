@@ -3,7 +3,10 @@
 use anstyle::{AnsiColor, Effects};
 
 use super::Style;
-use super::document::{DeviceReport, Dma, FindingSeverity, Region, Report, Verdict};
+use super::document::{
+    DeviceReport, Dma, EmulatedReport, FindingSeverity, IommuReport, Region, Report, Unattached,
+    Verdict,
+};
 use super::map::{self, Content, Halves, Row};
 use super::snippet::{WIDTH, wrapped};
 use crate::config::Size;
@@ -28,6 +31,8 @@ pub fn text(report: &Report, style: Style) -> String {
     text.notes(&report.notes);
     text.devices(&report.devices);
     text.origins(&report.devices);
+    text.iommu(report);
+    text.emulated(&report.emulated);
     text.memory(report);
     text.address_space(report);
     text.out
@@ -188,6 +193,49 @@ impl Text {
             for line in wrapped(&text, WIDTH - 2).lines() {
                 self.line(QUIET, &format!("  {line}"));
             }
+        }
+    }
+
+    fn iommu(&mut self, report: &Report) {
+        let Some(iommu) = &report.iommu else { return };
+        let IommuReport {
+            guest,
+            highest_address,
+            ..
+        } = iommu;
+        let highest = highest_address.0;
+        self.out.push('\n');
+        let line = format!("virtual IOMMU: {guest} in the guest, translates up to {highest:#x}");
+        self.line(PLAIN, &line);
+        let confidential = report.platform.is_some_and(Platform::is_confidential);
+        let meaning = match iommu.unattached {
+            Unattached::Bypass => {
+                "a device that the guest attaches to no domain reaches what it would without"
+            }
+            Unattached::Blocked => "a device that the guest attaches to no domain reaches nothing",
+        };
+        self.line(QUIET, &format!("  {meaning}"));
+        if confidential {
+            let passthrough = "the guest's kernel must not translate: iommu.passthrough=1";
+            self.line(QUIET, &format!("  {passthrough}"));
+        }
+    }
+
+    fn emulated(&mut self, emulated: &[EmulatedReport]) {
+        if emulated.is_empty() {
+            return;
+        }
+        self.out.push('\n');
+        self.line(HEADING, "emulated devices");
+        for EmulatedReport {
+            guest,
+            kind,
+            source,
+        } in emulated
+        {
+            let kind = kind.title();
+            let line = format!("  {guest}  {kind:7}  {source}");
+            self.line(PLAIN, line.trim_end());
         }
     }
 

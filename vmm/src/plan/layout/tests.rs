@@ -156,6 +156,7 @@ impl Device {
             class: Hex(0),
             group: None,
             driver: None,
+            own_node: None,
             dma_mask_bits: None,
             coherent_dma_mask_bits: None,
             register_dma_bits: None,
@@ -256,6 +257,7 @@ proptest! {
         let problem = Problem {
             machine: &machine,
             alias: case.alias,
+            accepted: case.alias,
             granule: GRANULE * case.unit(),
             widths: &widths,
             bounds: &bounds,

@@ -44,14 +44,38 @@ fn every_error_is_reported_at_once() {
 }
 
 #[test]
-fn auto_never_picks_an_emulated_platform_and_says_why() {
+fn auto_picks_the_strongest_platform_that_the_config_allows_and_says_why() {
+    let automatic = |devices| VmSpec {
+        platform: None,
+        ..realm(512 * MIB, devices)
+    };
+    let mut facts = host(vec![function(4, Some(64))]);
+    let picked = |spec: &VmSpec, facts: &HostFacts| {
+        let outcome = check(spec, facts);
+        assert_eq!(outcome.notes.len(), 1);
+        assert!(outcome.plan().is_some(), "{:?}", outcome.diagnostics);
+        (outcome.platform, outcome.notes[0].clone())
+    };
+    let (platform, why) = picked(&automatic(vec![]), &facts);
+    assert_eq!(platform, Platform::Pkvm);
+    assert!(why.contains("'pkvm' is the strongest"), "{why}");
+    let (platform, why) = picked(&automatic(vec![direct(4)]), &facts);
+    assert_eq!(platform, Platform::None);
+    assert!(
+        why.contains("'pkvm' was passed over, it does not keep"),
+        "{why}"
+    );
+    facts.kvm.as_mut().unwrap().platforms.push(Platform::Cca);
+    let (platform, why) = picked(&automatic(vec![direct(4)]), &facts);
+    assert_eq!(platform, Platform::Cca);
+    assert!(why.contains("'cca' is the strongest"), "{why}");
+}
+
+#[test]
+fn auto_never_picks_an_emulated_platform() {
     let mut spec = realm(512 * MIB, vec![]);
     spec.platform = None;
     let mut facts = host(vec![]);
-    let outcome = check(&spec, &facts);
-    assert_eq!(outcome.platform, Platform::None);
-    assert_eq!(outcome.notes.len(), 1);
-    assert!(outcome.notes[0].contains("pkvm"), "{:?}", outcome.notes);
     facts.kvm.as_mut().unwrap().platforms = vec![Platform::None, Platform::EmulatedRealm];
     let outcome = check(&spec, &facts);
     assert_eq!(outcome.plan().unwrap().platform(), Platform::None);
@@ -60,6 +84,39 @@ fn auto_never_picks_an_emulated_platform_and_says_why() {
         "{:?}",
         outcome.notes
     );
+}
+
+#[test]
+fn a_platform_for_development_is_taken_when_it_is_asked_for_and_says_what_devices_reach() {
+    let mut facts = host(vec![function(4, Some(64))]);
+    facts.arch = Arch::X86_64;
+    let kvm = facts.kvm.as_mut().unwrap();
+    kvm.phys_bits = Some(48);
+    kvm.platforms = vec![Platform::None, Platform::SwProtected];
+    let spec = |platform, devices| VmSpec {
+        platform,
+        ..realm(512 * MIB, devices)
+    };
+    let outcome = check(&spec(None, vec![]), &facts);
+    assert_eq!(outcome.plan().unwrap().platform(), Platform::None);
+    let wanted = Some(Platform::SwProtected);
+    let outcome = check(&spec(wanted, vec![direct(4)]), &facts);
+    let plan = outcome.plan().unwrap();
+    assert_eq!(
+        (plan.platform(), plan.shared_bit()),
+        (Platform::SwProtected, None)
+    );
+    assert!(
+        outcome.notes[0].contains("shared pages only"),
+        "{:?}",
+        outcome.notes
+    );
+    assert!(
+        !codes(&outcome).contains(&Code::PlatformNotLaunched),
+        "{:?}",
+        outcome.diagnostics
+    );
+    assert_eq!(check(&spec(wanted, vec![]), &facts).notes, [""; 0]);
 }
 
 #[test]

@@ -110,19 +110,44 @@ fn a_direct_relaxable_region_is_no_hole() {
 }
 
 #[test]
-fn pkvm_is_strict_and_planned_but_not_launched() {
+fn pkvm_is_strict_where_its_operator_gives_the_isolation_up() {
     let facts = host(vec![function(4, Some(36))]);
-    let outcome = check(&vm(Platform::Pkvm, 128 * GIB, vec![direct(4)]), &facts);
+    let given_up = |memory| VmSpec {
+        isolation: DmaIsolation::GivenUp,
+        ..vm(Platform::Pkvm, memory, vec![direct(4)])
+    };
+    let outcome = check(&given_up(128 * GIB), &facts);
     assert_eq!(
         codes(&outcome),
-        [Code::PlatformNotLaunched, Code::DmaWidthTooNarrow]
+        [Code::DmaIsolationGivenUp, Code::DmaWidthTooNarrow]
     );
-    let outcome = check(
-        &vm(Platform::Pkvm, outcome.max_memory, vec![direct(4)]),
-        &facts,
-    );
+    let outcome = check(&given_up(outcome.max_memory), &facts);
+    assert_eq!(codes(&outcome), [Code::DmaIsolationGivenUp]);
     let plan = outcome.plan().unwrap();
     assert!(plan.devices()[0].highest_dma_address <= 0xf_ffff_ffff);
+}
+
+#[test]
+fn pkvm_has_no_device_that_could_read_private_memory_unasked() {
+    let facts = host(vec![function(4, Some(64))]);
+    let refused = check(&vm(Platform::Pkvm, GIB, vec![direct(4)]), &facts);
+    assert_eq!(codes(&refused), [Code::DmaNotIsolated]);
+    assert!(refused.plan().is_none());
+    let help = refused.diagnostics[0].help.as_deref().unwrap();
+    assert!(
+        help.contains("pkvm-device-dma = \"not-isolated\""),
+        "{help}"
+    );
+    let with_iommu = VmSpec {
+        iommu: IommuChoice::Virtio,
+        ..vm(Platform::Pkvm, GIB, vec![])
+    };
+    let refused = check(&with_iommu, &facts);
+    assert_eq!(codes(&refused), [Code::EmulatedDmaImpossible]);
+    assert!(refused.plan().is_none());
+    let alone = check(&vm(Platform::Pkvm, GIB, vec![]), &facts);
+    assert_eq!(codes(&alone), [] as [Code; 0]);
+    assert_eq!(alone.plan().unwrap().shared_bit(), None);
 }
 
 #[test]
@@ -141,12 +166,14 @@ fn an_x86_host_keeps_memory_off_its_interrupt_controllers_and_the_hypertransport
         ipa_bits_max: None,
         phys_bits: Some(46),
         platforms: vec![Platform::None],
+        lacking: Vec::new(),
     });
     let memory = 2 << 40;
     let outcome = check(&vm(Platform::None, memory, vec![direct(4)]), &facts);
     let plan = outcome.plan().unwrap();
     assert_sound(plan, memory);
-    assert_eq!((plan.ipa_bits(), plan.mmio()), (46, None));
+    assert_eq!(plan.ipa_bits(), 46);
+    assert!(matches!(plan.board(), Board::Pc(_)));
     let dram: Vec<(u64, u64)> = plan
         .dram()
         .iter()
@@ -163,5 +190,28 @@ fn an_x86_host_keeps_memory_off_its_interrupt_controllers_and_the_hypertransport
             ),
         ]
     );
-    assert_eq!(codes(&outcome), [Code::PlatformNotLaunched]);
+    assert_eq!(codes(&outcome), []);
+}
+
+#[test]
+fn an_x86_vm_has_as_many_vcpus_as_interrupts_can_name() {
+    let mut facts = host(vec![]);
+    facts.arch = Arch::X86_64;
+    facts.kvm = Some(KvmFacts {
+        api: 12,
+        ipa_bits_max: None,
+        phys_bits: Some(46),
+        platforms: vec![Platform::None],
+        lacking: Vec::new(),
+    });
+    let mut spec = vm(Platform::None, GIB, vec![]);
+    spec.vcpus = 255;
+    assert!(check(&spec, &facts).plan().is_some());
+    spec.vcpus = 256;
+    let outcome = check(&spec, &facts);
+    assert_eq!(codes(&outcome), [Code::TooManyVcpus]);
+    assert_eq!(outcome.diagnostics[0].place, Some(Place::Vm("vcpus")));
+    facts.arch = Arch::Aarch64;
+    facts.kvm.as_mut().unwrap().ipa_bits_max = Some(48);
+    assert!(check(&spec, &facts).plan().is_some());
 }

@@ -1,14 +1,23 @@
 //! The planner from config to plan, on hosts written out in full.
 
 mod any_host;
+mod backend;
+mod emulated;
+mod encrypted;
 mod findings;
+mod hotplug;
 mod in_place;
 mod top_bit;
+mod virtual_iommu;
 
 use iommu::{Gpa, PageRange};
 
+use vfio::BackendKind;
+
 use super::*;
-use crate::config::spec::{DeviceSpec, DmaRule};
+use crate::config::spec::{
+    DeviceSpec, DmaIsolation, DmaRule, HotplugSpec, IommuChoice, ResourceSpec, VirtioSpec,
+};
 use crate::diagnostic::{Code, Place};
 use crate::host::facts::{
     AddressRange, Arch, BarFacts, BarKind, DeviceFacts, Hex, KvmFacts, ReservedRegion, SCHEMA,
@@ -27,7 +36,9 @@ fn host(devices: Vec<DeviceFacts>) -> HostFacts {
             ipa_bits_max: Some(48),
             phys_bits: None,
             platforms: vec![Platform::None, Platform::EmulatedRealm, Platform::Pkvm],
+            lacking: Vec::new(),
         }),
+        vfio: None,
         devices,
         unknown: Vec::new(),
     }
@@ -42,6 +53,7 @@ fn function(slot: u8, bits: Option<u8>) -> DeviceFacts {
         class: Hex(0x02_0000),
         group: Some(slot.into()),
         driver: Some("vfio-pci".into()),
+        own_node: None,
         dma_mask_bits: bits,
         coherent_dma_mask_bits: bits,
         register_dma_bits: None,
@@ -97,8 +109,15 @@ fn vm(platform: Platform, memory: u64, devices: Vec<DeviceSpec>) -> VmSpec {
         vcpus: 1,
         memory,
         dma_rule: None,
+        iommu: IommuChoice::Auto,
+        dma_backend: None,
+        isolation: DmaIsolation::default(),
+        hotplug: HotplugSpec::default(),
         boot: None,
         devices,
+        resources: ResourceSpec::default(),
+        disks: Vec::new(),
+        virtio: VirtioSpec::default(),
     }
 }
 
@@ -160,8 +179,10 @@ fn assert_sound(plan: &VmPlan, memory: u64) {
         ranges.iter().map(|range| range.bytes()).sum::<u64>(),
         memory
     );
-    if let Some(mmio) = plan.mmio() {
-        assert!(mmio.ecam.start().raw().is_multiple_of(MIB));
+    let ecam = plan.board().ecam();
+    assert!(ecam.start().raw().is_multiple_of(MIB));
+    ranges.push(ecam);
+    if let Board::Arm(mmio) = plan.board() {
         for gic in [mmio.gic_distributor, mmio.gic_its, mmio.gic_redistributors] {
             assert!(gic.start().raw().is_multiple_of(0x1_0000));
         }
@@ -175,7 +196,7 @@ fn assert_sound(plan: &VmPlan, memory: u64) {
             mmio.gic_redistributors,
             mmio.serial,
             mmio.rtc,
-            mmio.ecam,
+            mmio.gpio,
         ]);
     }
     for window in plan.pci_windows() {

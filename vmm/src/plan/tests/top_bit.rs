@@ -94,7 +94,7 @@ fn reserved_addresses_in_the_shared_half_are_carved_out_of_memory() {
     let plan = outcome.plan().unwrap();
     assert_sound(plan, most);
     assert_eq!(plan.dram().len(), 2);
-    assert_eq!(plan.mmio().unwrap().ecam.start(), Gpa::new(GIB));
+    assert_eq!(plan.board().ecam().start(), Gpa::new(GIB));
 }
 
 #[test]

@@ -181,7 +181,8 @@ fn class(kind: RegionKind, alias: bool) -> Class {
         | RegionKind::GicIts
         | RegionKind::GicRedistributors
         | RegionKind::Serial
-        | RegionKind::Rtc => Class::Mmio,
+        | RegionKind::Rtc
+        | RegionKind::Gpio => Class::Mmio,
     }
 }
 
