@@ -3,11 +3,13 @@
 //! Every address is a plain one: a kernel in a Realm adds the shared bit to devices by itself, after
 //! it has asked for their state.
 
+mod power_button;
+
 use devices::pci::Bdf;
 use iommu::{Gpa, PageRange};
 use vm_fdt::{FdtWriter, FdtWriterResult};
 
-use crate::plan::{MmioLayout, PciWindow, PciWindowKind};
+use crate::plan::{MmioLayout, PciWindow, PciWindowKind, last_bus};
 
 /// How the guest calls PSCI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub mod lines {
     pub const RTC: u32 = 1;
     /// The first of the four lines that the INTx pins of PCI functions share.
     pub const INTX: u32 = 2;
+    /// The GPIO controller.
+    pub const GPIO: u32 = 6;
     /// How many lines there are.
     pub const COUNT: u32 = 32;
 
@@ -47,8 +51,19 @@ pub struct Board<'a> {
     pub pci_windows: &'a [PciWindow],
     /// The affinity (of `MPIDR_EL1`) of each processor.
     pub affinities: &'a [u64],
+    /// The IOMMU of its devices.
+    pub iommu: Option<Iommu<'a>>,
     /// How it calls PSCI.
     pub psci: PsciConduit,
+}
+
+/// A virtio-iommu on the PCI bus.
+#[derive(Debug, Clone, Copy)]
+pub struct Iommu<'a> {
+    /// The function.
+    pub function: Bdf,
+    /// The functions that it translates for; their requester ids are its endpoints.
+    pub endpoints: &'a [Bdf],
 }
 
 /// What the kernel is told by its loader.
@@ -58,8 +73,8 @@ pub struct Chosen<'a> {
     pub cmdline: &'a str,
     /// Start and length of the initial RAM disk.
     pub initrd: Option<(Gpa, u64)>,
-    /// Randomness for address space layout and the random number generator.
-    pub seed: &'a [u8; SEED_BYTES],
+    /// Randomness for address space layout and the random number generator, if it gets any.
+    pub seed: Option<&'a [u8; SEED_BYTES]>,
 }
 
 /// Where in the page of the serial port the panic notifier answers.
@@ -71,6 +86,8 @@ pub const SEED_BYTES: usize = 72;
 const PHANDLE_GIC: u32 = 1;
 const PHANDLE_ITS: u32 = 2;
 const PHANDLE_CLOCK: u32 = 3;
+const PHANDLE_IOMMU: u32 = 4;
+const PHANDLE_GPIO: u32 = 5;
 
 // Interrupt specifiers of `arm,gic-v3`: kind, number, trigger.
 const SPI: u32 = 0;
@@ -102,6 +119,7 @@ pub fn write(board: &Board<'_>, chosen: &Chosen<'_>) -> FdtWriterResult<Vec<u8>>
     serial(&mut fdt, board.mmio)?;
     panic_notifier(&mut fdt, board.mmio)?;
     rtc(&mut fdt, board.mmio)?;
+    power_button::write(&mut fdt, board.mmio.gpio)?;
     if !board.pci_windows.is_empty() {
         pci(&mut fdt, board)?;
     }
@@ -120,9 +138,11 @@ fn chosen(fdt: &mut FdtWriter, board: &Board<'_>, chosen: &Chosen<'_>) -> FdtWri
         fdt.property_u64("linux,initrd-start", start.raw())?;
         fdt.property_u64("linux,initrd-end", start.raw().saturating_add(bytes))?;
     }
-    let (layout, generator) = chosen.seed.split_at(8);
-    fdt.property("kaslr-seed", layout)?;
-    fdt.property("rng-seed", generator)?;
+    if let Some(seed) = chosen.seed {
+        let (layout, generator) = seed.split_at(8);
+        fdt.property("kaslr-seed", layout)?;
+        fdt.property("rng-seed", generator)?;
+    }
     fdt.end_node(node)
 }
 
@@ -251,7 +271,7 @@ fn pci(fdt: &mut FdtWriter, board: &Board<'_>) -> FdtWriterResult<()> {
     fdt.property_u32("#address-cells", 3)?;
     fdt.property_u32("#size-cells", 2)?;
     fdt.property_u32("#interrupt-cells", 1)?;
-    fdt.property_array_u32("bus-range", &[0, 0])?;
+    fdt.property_array_u32("bus-range", &[0, last_bus(board.mmio.ecam).into()])?;
     fdt.property_u32("linux,pci-domain", 0)?;
     fdt.property_array_u64("reg", &reg(board.mmio.ecam))?;
     let ranges: Vec<u32> = board.pci_windows.iter().flat_map(window).collect();
@@ -263,7 +283,36 @@ fn pci(fdt: &mut FdtWriter, board: &Board<'_>) -> FdtWriterResult<()> {
     const DEVICE_MASK: u32 = 3 << 11;
     fdt.property_array_u32("interrupt-map-mask", &[DEVICE_MASK, 0, 0, 7])?;
     fdt.property_array_u32("interrupt-map", &interrupt_map())?;
+    if let Some(iommu) = &board.iommu {
+        fdt.property_array_u32("iommu-map", &iommu_map(iommu))?;
+        self::iommu(fdt, iommu)?;
+    }
     fdt.end_node(node)
+}
+
+/// The function that is the IOMMU, for the driver to be found by those that it translates for
+/// (binding `virtio,pci-iommu`).
+fn iommu(fdt: &mut FdtWriter, iommu: &Iommu<'_>) -> FdtWriterResult<()> {
+    let function = iommu.function;
+    let name = format!("iommu@{:x},{:x}", function.device(), function.function());
+    let node = fdt.begin_node(&name)?;
+    fdt.property_string("compatible", "virtio,pci-iommu")?;
+    fdt.property_array_u32(
+        "reg",
+        &[u32::from(function.requester_id()) << 8, 0, 0, 0, 0],
+    )?;
+    fdt.property_u32("#iommu-cells", 1)?;
+    fdt.property_phandle(PHANDLE_IOMMU)?;
+    fdt.end_node(node)
+}
+
+/// Each endpoint by itself: the IOMMU must not translate for itself, nor for the root.
+fn iommu_map(iommu: &Iommu<'_>) -> Vec<u32> {
+    let entry = |endpoint: &Bdf| {
+        let id = u32::from(endpoint.requester_id());
+        [id, PHANDLE_IOMMU, id, 1]
+    };
+    iommu.endpoints.iter().flat_map(entry).collect()
 }
 
 /// A window as an entry of `ranges`: PCI address (3 cells), processor address, length.

@@ -5,8 +5,12 @@ use std::io::{self, Read, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use iommu::{Gpa, PageRange};
+
+use super::Placement;
 use super::compressed::{self, Packing};
-use crate::boot::FileError;
+use super::placement::Sizes;
+use crate::boot::{DoesNotFit, FileError, Kernel};
 
 const HEADER_BYTES: usize = 64;
 const MAGIC: &[u8] = b"ARM\x64";
@@ -26,13 +30,16 @@ pub struct Image {
     header: Header,
 }
 
-impl Image {
-    /// Opens the kernel at `path`: an `Image`, an `Image.gz`, or an EFI zboot image (`vmlinuz` of
-    /// several distributions).
-    ///
-    /// # Errors
-    /// When it cannot be read, is no such kernel, is cut short, or does not decompress.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
+impl Kernel for Image {
+    type Placement = Placement;
+
+    const COMMAND_LINE_BYTES: usize = 2048;
+
+    const FORMS: &'static str =
+        "name an arm64 Image, an Image.gz, or the vmlinuz of a distribution (EFI zboot)";
+
+    /// An `Image`, an `Image.gz`, or an EFI zboot image (`vmlinuz` of several distributions).
+    fn open(path: &Path) -> Result<Self, FileError> {
         let file = File::open(path).map_err(FileError::unreadable(path))?;
         let metadata = file.metadata().map_err(FileError::unreadable(path))?;
         if !metadata.is_file() {
@@ -46,6 +53,17 @@ impl Image {
         Self::read(file, path)
     }
 
+    fn place(&self, dram: &[PageRange<Gpa>], initrd: Option<u64>) -> Result<Placement, DoesNotFit> {
+        let sizes = Sizes {
+            text_offset: self.text_offset(),
+            kernel: self.memory_bytes(),
+            initrd,
+        };
+        Placement::find(dram, sizes)
+    }
+}
+
+impl Image {
     fn read(mut file: File, path: &Path) -> Result<Self, FileError> {
         let file_bytes = file
             .seek(io::SeekFrom::End(0))
@@ -82,9 +100,16 @@ impl Image {
         self.header.image_size.max(self.file_bytes)
     }
 
-    /// The decompressed image.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
+    /// How many bytes of it are loaded, never zero; from there on it clears its memory itself.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// The decompressed image, from wherever it was left at.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
 }
 

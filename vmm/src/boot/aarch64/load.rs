@@ -1,83 +1,54 @@
-//! Copying the boot files into guest memory.
+//! Copying the segments of a guest into its memory.
 
-use std::fs::File;
-use std::io::{Cursor, Seek};
+use std::io::{self, Seek};
 
 use iommu::Gpa;
-use linux_loader::loader::{KernelLoader, PE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::Placement;
-use crate::boot::BootFiles;
+use crate::boot::segment::{Content, Segment};
 
-/// Why a boot file could not be copied into guest memory.
+/// A segment could not be copied into guest memory.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// The kernel.
-    #[error("cannot load the kernel at {at}")]
-    Kernel {
-        /// Where it was to go.
-        at: Gpa,
-        /// Why not.
-        #[source]
-        source: linux_loader::loader::Error,
-    },
-    /// The initial RAM disk.
-    #[error("cannot load the initrd at {at}")]
-    Initrd {
-        /// Where it was to go.
-        at: Gpa,
-        /// Why not.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The device tree.
-    #[error("cannot load the device tree of {bytes} bytes at {at}")]
-    Fdt {
-        /// Where it was to go.
-        at: Gpa,
-        /// Its length.
-        bytes: usize,
-        /// Why not.
-        #[source]
-        source: linux_loader::loader::Error,
-    },
+#[error("cannot load the {what} of {bytes} bytes at {at}")]
+pub struct LoadError {
+    /// What it is.
+    pub what: &'static str,
+    /// Its length.
+    pub bytes: u64,
+    /// Where it was to go.
+    pub at: Gpa,
+    /// Why not.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
-/// Puts the files and the device tree where `placement` says.
+/// Puts all segments where they belong.
 ///
 /// # Errors
 /// When a file has shrunk since it was checked, or cannot be read.
-pub fn load<M: GuestMemoryBackend>(
-    memory: &M,
-    files: &mut BootFiles,
-    fdt: Vec<u8>,
-    placement: Placement,
-) -> Result<(), LoadError> {
-    let base = placement.kernel_base;
-    PE::load(memory, Some(guest(base)), files.kernel.file(), None)
-        .map_err(|source| LoadError::Kernel { at: base, source })?;
-    if let (Some(at), Some(initrd)) = (placement.initrd, &files.initrd) {
-        let read = read_into(memory, at, initrd.file(), initrd.bytes());
-        read.map_err(|source| LoadError::Initrd { at, source })?;
-    }
-    let bytes = fdt.len();
-    let at = placement.fdt;
-    linux_loader::loader::load_dtb(memory, guest(at), &mut Cursor::new(fdt))
-        .map_err(|source| LoadError::Fdt { at, bytes, source })
+pub fn load<M: GuestMemoryBackend>(memory: &M, segments: &[Segment<'_>]) -> Result<(), LoadError> {
+    segments.iter().try_for_each(|segment| {
+        copy(memory, segment).map_err(|source| LoadError {
+            what: segment.kind().title(),
+            bytes: segment.bytes(),
+            at: segment.start(),
+            source,
+        })
+    })
 }
 
-fn read_into<M: GuestMemoryBackend>(
+fn copy<M: GuestMemoryBackend>(
     memory: &M,
-    at: Gpa,
-    mut file: &File,
-    bytes: u64,
+    segment: &Segment<'_>,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    file.rewind()?;
-    memory.read_exact_volatile_from(guest(at), &mut file, usize::try_from(bytes)?)?;
+    let at = GuestAddress(segment.start().raw());
+    match segment.content() {
+        Content::Bytes(bytes) => memory.write_slice(bytes, at)?,
+        Content::File(mut file) => {
+            file.rewind()?;
+            let bytes = usize::try_from(segment.bytes()).map_err(io::Error::other)?;
+            memory.read_exact_volatile_from(at, &mut file, bytes)?;
+        }
+    }
     Ok(())
-}
-
-fn guest(at: Gpa) -> GuestAddress {
-    GuestAddress(at.raw())
 }

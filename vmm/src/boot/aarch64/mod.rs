@@ -3,11 +3,11 @@
 mod compressed;
 pub mod fdt;
 mod image;
-#[cfg(target_arch = "aarch64")]
 mod load;
 pub mod placement;
+pub mod program;
 
 pub use image::Image;
-#[cfg(target_arch = "aarch64")]
 pub use load::{LoadError, load};
 pub use placement::Placement;
+pub use program::{Entry, Program, Seed, TreeError};

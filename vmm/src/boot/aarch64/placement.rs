@@ -10,6 +10,8 @@
 use iommu::addr::PAGE_SIZE;
 use iommu::{Gpa, PageRange};
 
+use crate::boot::room::{DoesNotFit, Item, Piece, take};
+
 /// A kernel is loaded at its text offset above a multiple of this: 2 MiB.
 pub const KERNEL_ALIGNMENT: u64 = 2 << 20;
 
@@ -33,21 +35,6 @@ pub struct Placement {
     pub initrd: Option<Gpa>,
 }
 
-/// Something is too large for the memory of the VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the {what} needs {bytes} bytes of guest memory in one piece, and {free} are free{}",
-    if *.what == "initrd" { " after the kernel, within 32 GiB of it" } else { "" }
-)]
-pub struct DoesNotFit {
-    /// Which of them.
-    pub what: &'static str,
-    /// How many bytes it takes.
-    pub bytes: u64,
-    /// The largest piece that is left for it.
-    pub free: u64,
-}
-
 /// What is to be placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
@@ -67,12 +54,25 @@ impl Placement {
     pub fn find(dram: &[PageRange<Gpa>], sizes: Sizes) -> Result<Self, DoesNotFit> {
         let mut free: Vec<Piece> = dram.iter().map(Piece::of).collect();
         let with_offset = sizes.text_offset.saturating_add(sizes.kernel);
-        let kernel_base = take(&mut free, "kernel", with_offset, KERNEL_ALIGNMENT)?;
-        let fdt = take(&mut free, "device tree", FDT_BYTES, FDT_BYTES)?;
+        let kernel = Item::anywhere("kernel", with_offset, KERNEL_ALIGNMENT);
+        let kernel_base = take(&mut free, kernel)?;
+        let fdt = take(
+            &mut free,
+            Item::anywhere("device tree", FDT_BYTES, FDT_BYTES),
+        )?;
         let mut window = within_window(&free, kernel_base);
         let initrd = sizes
             .initrd
-            .map(|bytes| take(&mut window, "initrd", bytes, PAGE_SIZE))
+            .map(|bytes| {
+                let limits = " after the kernel, within 32 GiB of it";
+                take(
+                    &mut window,
+                    Item {
+                        limits,
+                        ..Item::anywhere("initrd", bytes, PAGE_SIZE)
+                    },
+                )
+            })
             .transpose()?;
         Ok(Self {
             kernel_base: Gpa::new(kernel_base),
@@ -83,62 +83,12 @@ impl Placement {
     }
 }
 
-/// What is free of a DRAM range: from `start` up to, not including, `end`.
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    start: u64,
-    end: u64,
-}
-
-impl Piece {
-    fn of(range: &PageRange<Gpa>) -> Self {
-        Self {
-            start: range.start().raw(),
-            end: range.end().raw(),
-        }
-    }
-
-    /// How many bytes there are from the next multiple of `alignment` on, and where that is.
-    fn aligned(self, alignment: u64) -> Option<(u64, u64)> {
-        let start = self.start.checked_next_multiple_of(alignment)?;
-        Some((start, self.end.checked_sub(start)?))
-    }
-}
-
-fn take(
-    free: &mut [Piece],
-    what: &'static str,
-    bytes: u64,
-    alignment: u64,
-) -> Result<u64, DoesNotFit> {
-    let mut largest = 0;
-    for piece in free {
-        let Some((start, room)) = piece.aligned(alignment) else {
-            continue;
-        };
-        if bytes <= room {
-            piece.start = start.saturating_add(bytes);
-            return Ok(start);
-        }
-        largest = largest.max(room);
-    }
-    Err(DoesNotFit {
-        what,
-        bytes,
-        free: largest,
-    })
-}
-
 /// The parts of `free` that are in the window which begins at the gigabyte of the kernel.
 fn within_window(free: &[Piece], kernel_base: u64) -> Vec<Piece> {
     let start = kernel_base - kernel_base % WINDOW_ALIGNMENT;
     let end = start.saturating_add(WINDOW_BYTES);
     free.iter()
-        .map(|piece| Piece {
-            start: piece.start.max(start),
-            end: piece.end.min(end),
-        })
-        .filter(|piece| piece.start < piece.end)
+        .filter_map(|piece| piece.within(start, end))
         .collect()
 }
 

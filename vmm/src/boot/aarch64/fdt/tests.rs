@@ -78,6 +78,7 @@ fn mmio() -> MmioLayout {
         gic_redistributors: range(0x80a_0000, 0x4_0000),
         serial: range(0x900_0000, 0x1000),
         rtc: range(0x901_0000, 0x1000),
+        gpio: range(0x902_0000, 0x1000),
         ecam: range(0x3000_0000, 0x10_0000),
     }
 }
@@ -85,6 +86,15 @@ fn mmio() -> MmioLayout {
 const SEED: [u8; SEED_BYTES] = [0x5a; SEED_BYTES];
 
 fn tree(psci: PsciConduit, windows: &[PciWindow], initrd: Option<(Gpa, u64)>) -> Tree {
+    tree_with_iommu(psci, windows, initrd, None)
+}
+
+fn tree_with_iommu(
+    psci: PsciConduit,
+    windows: &[PciWindow],
+    initrd: Option<(Gpa, u64)>,
+    iommu: Option<Iommu<'_>>,
+) -> Tree {
     let mmio = mmio();
     let board = Board {
         dram: &[
@@ -94,12 +104,13 @@ fn tree(psci: PsciConduit, windows: &[PciWindow], initrd: Option<(Gpa, u64)>) ->
         mmio: &mmio,
         pci_windows: windows,
         affinities: &[0, 1, 0x1_0000_0000],
+        iommu,
         psci,
     };
     let chosen = Chosen {
         cmdline: "console=ttyS0 quiet",
         initrd,
-        seed: &SEED,
+        seed: Some(&SEED),
     };
     Tree::read(&write(&board, &chosen).unwrap())
 }
@@ -162,6 +173,21 @@ fn the_panic_notifier_shares_the_page_of_the_serial_port() {
 }
 
 #[test]
+fn the_power_button_is_a_key_at_an_input_of_the_gpio_controller() {
+    let tree = tree(PsciConduit::Hvc, &[], None);
+    let gpio = "/gpio@9020000";
+    assert_eq!(tree.numbers(&format!("{gpio}/reg")), [0x902_0000, 0x1000]);
+    assert_eq!(
+        tree.cells(&format!("{gpio}/interrupts")),
+        [SPI, 6, LEVEL_HIGH]
+    );
+    assert_eq!(tree.cells(&format!("{gpio}/phandle")), [PHANDLE_GPIO]);
+    assert_eq!(tree.text("/gpio-keys/compatible"), "gpio-keys");
+    assert_eq!(tree.cells("/gpio-keys/power/linux,code"), [116]);
+    assert_eq!(tree.cells("/gpio-keys/power/gpios"), [PHANDLE_GPIO, 3, 0]);
+}
+
+#[test]
 fn pci_windows_and_pins_are_those_of_the_plan() {
     let windows = [
         PciWindow {
@@ -211,4 +237,27 @@ fn pci_windows_and_pins_are_those_of_the_plan() {
     assert!(entries.contains(&expected));
     assert_eq!(lines::intx(3, 1), lines::INTX);
     assert_eq!(lines::intx(7, 1), lines::intx(3, 1));
+}
+
+#[test]
+fn an_iommu_translates_for_its_endpoints_and_not_for_itself() {
+    let windows = [PciWindow {
+        range: range(0x1000_0000, 0x1000_0000),
+        kind: PciWindowKind::Mem32,
+    }];
+    let function = |device| Bdf::new(0, device, 0).unwrap();
+    let endpoints = [function(1), function(2)];
+    let iommu = Iommu {
+        function: function(3),
+        endpoints: &endpoints,
+    };
+    let tree = tree_with_iommu(PsciConduit::Hvc, &windows, None, Some(iommu));
+    let node = "/pcie@30000000/iommu@3,0";
+    assert_eq!(tree.text(&format!("{node}/compatible")), "virtio,pci-iommu");
+    assert_eq!(tree.cells(&format!("{node}/reg")), [0x1800, 0, 0, 0, 0]);
+    let phandle = tree.cells(&format!("{node}/phandle"))[0];
+    assert_eq!(
+        tree.cells("/pcie@30000000/iommu-map"),
+        [8, phandle, 8, 1, 0x10, phandle, 0x10, 1]
+    );
 }
