@@ -4,29 +4,41 @@
 //!   guest asks ─► [ one lock: DMA tables lose it ─► stage 2 and backing change ─► DMA tables gain it ]
 //! ```
 //!
-//! [`Pages`] is the one owner of the page states, of the DMA tables of all assigned devices and of
-//! the two forms of guest RAM. The order of the steps, and what becomes of a failure, is the iommu
-//! crate's business; a guest is told of a success only when all of it has happened.
+//! [`Pages`] is the one owner of the page states, of the DMA tables of all assigned devices, of the
+//! guest's IOMMU and of the two forms of guest RAM. The order of the steps, and what becomes of a
+//! failure, is the iommu crate's business; a guest is told of a success only when all of it has
+//! happened.
 
+mod guest_memfd;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
+mod translation;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use devices::rate_limit::RateLimit;
-use iommu::conversion::Damage;
+use iommu::request::EndpointId;
 use iommu::space::{AttachError, SpaceError};
+use iommu::viommu::Viommu;
 use iommu::{
-    AddressSpace, Alias, ConvertError, DmaTable, Gpa, HostError, PageFlip, PageRange, PageState,
-    PageStates, SharedBit, Statistics, TableId, TableSpec, Visibility,
+    AddressSpace, Alias, ConvertError, DmaTable, DomainId, Gpa, HostError, PageFlip, PageRange,
+    PageState, PageStates, SharedBit, Statistics, TableId, TableSpec, Visibility,
 };
-use kvm::ram::{GuestRam, RamError};
+use kvm::Vm;
+use kvm::ram::{GuestRam, HostPages, RamError};
 use vm_memory::{Bytes, GuestAddress};
 
+use crate::causes::chain;
 use crate::plan::VmPlan;
 use crate::platform::emulated_realm::{
-    NotPrivate, RealmMemory, Response, Ripas, RipasChange, RipasProgress,
+    NotPrivate, NotShared, RealmMemory, Response, Ripas, RipasChange, RipasProgress,
 };
+
+pub use guest_memfd::Unconverted;
+pub use shared_memory::SharedMemory;
+pub use translation::Translation;
 
 /// A guest that makes its host fail again and again does not fill the log.
 static FAILURES: RateLimit = RateLimit::per_second(5);
@@ -34,8 +46,8 @@ static FAILURES: RateLimit = RateLimit::per_second(5);
 /// A DMA table of the host.
 pub type HostTable = Box<dyn DmaTable + Send>;
 
-/// What to do about devices behind a table that is out of use; called with everything locked.
-pub type OnDamage = Box<dyn Fn(&Damage) + Send>;
+/// Cuts off the devices behind tables that are out of use; called with everything locked.
+pub type OnQuarantine = Box<dyn Fn(&[TableId]) + Send>;
 
 /// Why there are no pages to run a VM on.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +55,9 @@ pub enum PagesError {
     /// The host gives no memory.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// KVM gives no private memory.
+    #[error(transparent)]
+    Kvm(kvm::Error),
     /// The plan's DRAM makes no address space: a bug in the planner.
     #[error("the planned memory is not usable")]
     Space(#[source] SpaceError),
@@ -51,34 +66,108 @@ pub enum PagesError {
 /// The pages of one VM. Shared between its vCPUs and whoever assigns devices to it.
 pub struct Pages {
     ram: Arc<GuestRam>,
-    space: Mutex<AddressSpace<HostTable>>,
-    on_damage: Mutex<Option<OnDamage>>,
+    alias: Alias,
+    /// Whether pages can change their state.
+    converts: bool,
+    /// Held by emulated devices while they use shared pages; before `held` where both are.
+    accesses: RwLock<()>,
+    /// The VM, where KVM knows which form of a page is in force.
+    vm: Option<Vm>,
+    held: Mutex<Held>,
+    on_quarantine: Mutex<Option<OnQuarantine>>,
+}
+
+/// What changes together.
+struct Held {
+    space: AddressSpace<HostTable>,
+    /// The guest's IOMMU: one without endpoints where it has none.
+    viommu: Viommu,
+}
+
+/// The page states and the tables, with everything locked.
+pub struct LockedSpace<'a>(MutexGuard<'a, Held>);
+
+impl Deref for LockedSpace<'_> {
+    type Target = AddressSpace<HostTable>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.space
+    }
+}
+
+impl DerefMut for LockedSpace<'_> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0.space
+    }
 }
 
 impl Pages {
-    /// The memory of a planned VM: all private where shared pages have an alias, else all shared.
+    /// The memory of a planned VM: all private where shared pages have an alias, else all shared, and
+    /// then made of `pages` of the host.
     ///
     /// # Errors
     /// When the host has no room.
-    pub fn new(plan: &VmPlan) -> Result<Self, PagesError> {
-        Self::with_dram(plan.dram(), plan.shared_bit())
+    pub fn new(plan: &VmPlan, pages: HostPages) -> Result<Self, PagesError> {
+        let mut functions = plan.functions().iter();
+        let plain = match functions.any(|function| function.device.shares_memory()) {
+            true => GuestRam::in_files,
+            false => GuestRam::plain,
+        };
+        Self::with_ram(plan.dram(), plan.shared_bit(), |dram| plain(dram, pages))
     }
 
-    fn with_dram(dram: &[PageRange<Gpa>], shared_bit: Option<u8>) -> Result<Self, PagesError> {
-        let alias = shared_bit.and_then(SharedBit::new);
-        let (ram, initial, alias) = match (shared_bit, alias) {
-            (Some(number), Some(bit)) => (
-                GuestRam::split(dram, number)?,
-                Visibility::Private,
-                Alias::SharedBit(bit),
-            ),
-            _ => (GuestRam::plain(dram)?, Visibility::Shared, Alias::InPlace),
-        };
+    #[cfg(test)]
+    pub(crate) fn with_dram(
+        dram: &[PageRange<Gpa>],
+        shared_bit: Option<u8>,
+    ) -> Result<Self, PagesError> {
+        Self::with_ram(dram, shared_bit, |dram| {
+            GuestRam::plain(dram, HostPages::Transparent)
+        })
+    }
+
+    /// `plain` makes the RAM whose pages have one state for good.
+    fn with_ram(
+        dram: &[PageRange<Gpa>],
+        shared_bit: Option<u8>,
+        plain: impl FnOnce(&[PageRange<Gpa>]) -> Result<GuestRam, RamError>,
+    ) -> Result<Self, PagesError> {
+        match (shared_bit, Self::alias(shared_bit)) {
+            (Some(number), alias @ Alias::SharedBit(_)) => {
+                let ram = GuestRam::split(dram, number)?;
+                Self::of(ram, dram, Visibility::Private, alias)
+            }
+            _ => {
+                let ram = plain(dram)?;
+                Self::of(ram, dram, Visibility::Shared, Alias::InPlace)
+            }
+        }
+    }
+
+    /// How shared pages are named.
+    fn alias(shared_bit: Option<u8>) -> Alias {
+        let bit = shared_bit.and_then(SharedBit::new);
+        bit.map_or(Alias::InPlace, Alias::SharedBit)
+    }
+
+    fn of(
+        ram: GuestRam,
+        dram: &[PageRange<Gpa>],
+        initial: Visibility,
+        alias: Alias,
+    ) -> Result<Self, PagesError> {
         let space = AddressSpace::new(dram.iter().copied(), initial, alias);
         Ok(Self {
             ram: Arc::new(ram),
-            space: Mutex::new(space.map_err(PagesError::Space)?),
-            on_damage: Mutex::new(None),
+            alias,
+            converts: matches!(alias, Alias::SharedBit(_)),
+            accesses: RwLock::new(()),
+            vm: None,
+            held: Mutex::new(Held {
+                space: space.map_err(PagesError::Space)?,
+                viommu: Viommu::new(PageRange::everything(), true),
+            }),
+            on_quarantine: Mutex::new(None),
         })
     }
 
@@ -102,9 +191,17 @@ impl Pages {
         self.space().detach(table)
     }
 
-    /// Has `action` cut devices off when a conversion fails in a way that nothing can repair.
-    pub fn on_damage(&self, action: OnDamage) {
-        *lock(&self.on_damage) = Some(action);
+    /// Has `action` cut devices off when a table fails in a way that nothing can repair.
+    pub fn on_quarantine(&self, action: OnQuarantine) {
+        *lock(&self.on_quarantine) = Some(action);
+    }
+
+    /// Cuts off the devices behind `tables`. Whoever edits a table by way of [`Pages::space`] and hears
+    /// that it is quarantined calls this before the guest hears anything.
+    pub fn cut_off(&self, tables: &[TableId]) {
+        if let Some(action) = lock(&self.on_quarantine).as_ref() {
+            action(tables);
+        }
     }
 
     /// What has been converted so far, at how many calls.
@@ -114,12 +211,25 @@ impl Pages {
     }
 
     /// The page states and the tables, for reports and checks; no conversion proceeds meanwhile.
-    pub fn space(&self) -> MutexGuard<'_, AddressSpace<HostTable>> {
-        lock(&self.space)
+    pub fn space(&self) -> LockedSpace<'_> {
+        LockedSpace(self.held())
+    }
+
+    /// The domain of the guest's IOMMU that an endpoint is in.
+    #[must_use]
+    pub fn domain_of(&self, endpoint: EndpointId) -> Option<DomainId> {
+        self.held().viommu.domain_of(endpoint)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        lock(&self.held)
     }
 
     /// Converts from the start of `range`, which is DRAM, as far as one call goes.
     fn convert(&self, range: PageRange<Gpa>, to: Visibility) -> RipasProgress {
+        // What an emulated device is at stays shared until it is done.
+        let accesses = (to == Visibility::Private).then(|| self.accesses.write());
+        let _accesses = accesses.map(|guard| guard.unwrap_or_else(PoisonError::into_inner));
         let mut space = self.space();
         if self.too_fragmented(space.states(), range, to) {
             return Self::rejected(range.start(), &TooFragmented);
@@ -128,16 +238,24 @@ impl Pages {
             Ok(request) => request,
             Err(error) => return Self::rejected(range.start(), &error),
         };
-        match space.convert(request, &mut Backing(&self.ram)) {
+        let mut mappings = Backing(&self.ram);
+        let mut attributes;
+        let memory: &mut dyn PageFlip = match &self.vm {
+            None => &mut mappings,
+            Some(vm) => {
+                let ram = &self.ram;
+                attributes = guest_memfd::Attributes { vm, ram };
+                &mut attributes
+            }
+        };
+        match space.convert(request, memory) {
             Ok(converted) => RipasProgress {
                 reached: converted.end,
                 response: Response::Accept,
             },
             Err(error) => {
-                if let ConvertError::Damaged { damage, .. } = &error
-                    && let Some(action) = lock(&self.on_damage).as_ref()
-                {
-                    action(damage);
+                if let ConvertError::Damaged { damage, .. } = &error {
+                    self.cut_off(&damage.tables);
                 }
                 Self::rejected(error.converted_to(), &error)
             }
@@ -175,8 +293,8 @@ impl Pages {
         splits.count() > joins.count()
     }
 
-    /// Whether all `bytes` bytes from `at`, or the byte there when it is none, are private.
-    fn all_private(space: &AddressSpace<HostTable>, at: Gpa, bytes: usize) -> bool {
+    /// Whether all `bytes` bytes from `at`, or the byte there when it is none, are in this state.
+    fn all_are(space: &AddressSpace<HostTable>, at: Gpa, bytes: usize, wanted: PageState) -> bool {
         let Some(end) = at.checked_add(bytes.max(1) as u64) else {
             return false;
         };
@@ -185,7 +303,7 @@ impl Pages {
         let range = last.and_then(|last| PageRange::from_bounds(first, Gpa::new(last)).ok());
         range.is_some_and(|range| {
             let mut extents = space.states().now().within(range);
-            space.states().covers(range) && extents.all(|(_, state)| state == PageState::Private)
+            space.states().covers(range) && extents.all(|(_, state)| state == wanted)
         })
     }
 }
@@ -235,7 +353,7 @@ impl RealmMemory for Pages {
 
     fn read_private(&self, at: Gpa, bytes: &mut [u8]) -> Result<(), NotPrivate> {
         let space = self.space();
-        if !Self::all_private(&space, at, bytes.len()) {
+        if !Self::all_are(&space, at, bytes.len(), PageState::Private) {
             return Err(NotPrivate);
         }
         let memory = self.ram.memory();
@@ -245,12 +363,22 @@ impl RealmMemory for Pages {
 
     fn write_private(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotPrivate> {
         let space = self.space();
-        if !Self::all_private(&space, at, bytes.len()) {
+        if !Self::all_are(&space, at, bytes.len(), PageState::Private) {
             return Err(NotPrivate);
         }
         let memory = self.ram.memory();
         let done = memory.write_slice(bytes, GuestAddress(at.raw()));
         done.map_err(|_| NotPrivate)
+    }
+
+    fn write_shared(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotShared> {
+        let space = self.space();
+        if !Self::all_are(&space, at, bytes.len(), PageState::Shared) {
+            return Err(NotShared);
+        }
+        let memory = self.ram.memory();
+        let done = memory.write_slice(bytes, GuestAddress(at.raw()));
+        done.map_err(|_| NotShared)
     }
 }
 
@@ -292,13 +420,6 @@ impl PageFlip for Backing<'_> {
     fn discard(&mut self, _: PageRange<Gpa>, _: Visibility) -> Result<(), HostError> {
         Ok(())
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

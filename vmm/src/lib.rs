@@ -15,10 +15,14 @@ pub mod config;
 pub mod convert;
 pub mod diagnostic;
 pub mod host;
+mod interrupts;
 #[cfg(target_arch = "aarch64")]
 pub mod launch;
+mod own_memory;
+pub mod pci_bus;
 pub mod plan;
 pub mod platform;
+mod random;
 pub mod report;
 pub mod run;
 pub mod schema;

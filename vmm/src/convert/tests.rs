@@ -1,3 +1,5 @@
+mod translation;
+
 use iommu::{Access, Binding, Iova, Reserved, Table};
 
 use super::*;
@@ -160,8 +162,8 @@ fn a_page_that_no_table_can_gain_is_destroyed_and_its_device_cut_off() {
     let host = attach(&pages);
     let damage = Arc::new(Mutex::new(0));
     let seen = Arc::clone(&damage);
-    pages.on_damage(Box::new(move |damage| {
-        *seen.lock().unwrap() += damage.tables.len()
+    pages.on_quarantine(Box::new(move |tables| {
+        *seen.lock().unwrap() += tables.len()
     }));
     host.lock().unwrap().fails = Some("map");
     let part = range(DRAM, MIB);

@@ -7,15 +7,15 @@ use devices::pci::Bdf;
 use kvm::{IrqRouter, LineIrq, MessageIrq};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::to_io;
+use crate::causes::chain;
 
 /// Message interrupts by way of the ITS, which knows a function by its requester id.
-pub(super) struct Messages(pub(super) IrqRouter);
+pub(crate) struct Messages(pub(crate) IrqRouter);
 
 impl MsiController for Messages {
     fn vector(&self, requester: Bdf) -> io::Result<Box<dyn MsiVector>> {
         let irq = self.0.message(requester.requester_id().into());
-        Ok(Box::new(Message(irq.map_err(to_io)?)))
+        Ok(Box::new(Message(irq.map_err(|error| to_io(&error))?)))
     }
 }
 
@@ -31,7 +31,7 @@ impl MsiVector for Message {
             Some(MsiMessage { address, data }) => self.0.connect(address, data),
             None => self.0.disconnect(),
         };
-        routed.map_err(to_io)
+        routed.map_err(|error| to_io(&error))
     }
 
     fn is_pending(&self) -> bool {
@@ -40,7 +40,7 @@ impl MsiVector for Message {
 }
 
 /// The wire of a function's interrupt pin.
-pub(super) struct Pin(pub(super) LineIrq);
+pub(crate) struct Pin(pub(crate) LineIrq);
 
 impl IntxLine for Pin {
     fn trigger(&self) -> &EventFd {
@@ -50,4 +50,8 @@ impl IntxLine for Pin {
     fn resample(&self) -> &EventFd {
         self.0.resample()
     }
+}
+
+fn to_io(error: &kvm::Error) -> io::Error {
+    io::Error::other(chain(error))
 }
