@@ -1,10 +1,23 @@
 //! The kinds of VM, and where each of them puts shared memory.
 
+pub mod cca;
 pub mod emulated_realm;
+#[cfg(target_arch = "x86_64")]
+pub mod encrypted_pages;
+mod faults;
+pub mod map_gpa_range;
+mod page_exits;
+#[cfg(target_arch = "x86_64")]
+pub mod snp;
+pub mod sw_protected;
+#[cfg(target_arch = "x86_64")]
+pub mod tdx;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use page_exits::{LastFault, PageExitError, PageExits};
 
 /// The kind of VM. Closed set: one entry here, one file in `platform/` for each that can run.
 #[derive(

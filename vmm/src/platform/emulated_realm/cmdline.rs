@@ -29,6 +29,17 @@ pub fn addition(cmdline: &str, memory: u64) -> Option<String> {
     Some(format!("{PARAMETER}{}", bytes / SLAB))
 }
 
+/// What to add to the command line of a Realm with a virtual IOMMU, if anything.
+///
+/// Linux translates DMA in a confidential guest by default, and then refuses memory for it: shared
+/// memory cannot be mapped through an IOMMU yet (7.3, `iommu_dma_alloc`). Passed through, DMA goes by
+/// shared addresses as it does without an IOMMU. An operator who says which is left alone.
+#[must_use]
+pub fn passthrough(cmdline: &str) -> Option<&'static str> {
+    let mut words = cmdline.split_whitespace();
+    (!words.any(|word| word.starts_with("iommu.passthrough="))).then_some("iommu.passthrough=1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +50,12 @@ mod tests {
         assert_eq!(added(512 << 20), "swiotlb=16384");
         assert_eq!(added(64 << 20), "swiotlb=8192");
         assert_eq!(added(64 << 30), "swiotlb=524288");
+    }
+
+    #[test]
+    fn a_realm_does_not_translate_unless_its_operator_says_so() {
+        assert_eq!(passthrough("quiet"), Some("iommu.passthrough=1"));
+        assert_eq!(passthrough("iommu.passthrough=0 quiet"), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use iommu::Gpa;
 
 use super::rsi::{Arguments, Failure, Reply};
 use super::{Realm, RealmMemory};
+use crate::measure::HashAlgorithm;
+use crate::measure::rim::{Lpa2, RealmParameters};
 
 /// What makes this Realm this Realm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +16,6 @@ pub struct RealmConfig {
     pub hash: HashAlgorithm,
     /// The Realm personalization value: whatever the operator likes the guest and its verifier to see.
     pub personalization: [u8; 64],
-}
-
-/// The algorithm of every measurement, numbered as in the interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HashAlgorithm {
-    /// SHA-256.
-    Sha256 = 0,
-    /// SHA-512.
-    Sha512 = 1,
 }
 
 /// Bytes of `RsiRealmConfig`: one granule.
@@ -36,6 +29,30 @@ mod field {
 }
 
 impl RealmConfig {
+    /// The Realm that ccvm makes: measured by SHA-256, without a personalization value.
+    #[must_use]
+    pub const fn new(ipa_bits: u8) -> Self {
+        Self {
+            ipa_bits,
+            hash: HashAlgorithm::Sha256,
+            personalization: [0; 64],
+        }
+    }
+
+    /// What an RMM would have been asked for: its guest sees the host's processors as they are.
+    #[must_use]
+    pub const fn parameters(&self) -> RealmParameters {
+        RealmParameters {
+            hash: self.hash,
+            ipa_bits: self.ipa_bits,
+            lpa2: Lpa2::Off,
+            sve_vl: None,
+            breakpoints: 0,
+            watchpoints: 0,
+            pmu_counters: None,
+        }
+    }
+
     /// The structure; what has no field reads zero.
     fn to_granule(self) -> [u8; STRUCTURE] {
         let mut granule = [0; STRUCTURE];

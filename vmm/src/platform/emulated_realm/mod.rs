@@ -15,25 +15,33 @@ pub mod cmdline;
 mod config;
 mod host_call;
 mod measurement;
+mod rhi;
 mod ripas;
 pub mod rsi;
 #[cfg(test)]
 mod tests;
 mod token;
+mod vdev;
 #[cfg(target_arch = "aarch64")]
 mod vm;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use devices::pci::Bdf;
+use devices::rate_limit::RateLimit;
 use iommu::{Gpa, PageRange};
 
-pub use config::{HashAlgorithm, RealmConfig};
+pub use config::RealmConfig;
+pub use measurement::MeasureError;
 use measurement::Measurements;
 pub use ripas::{Response, Ripas, RipasChange, RipasProgress};
 use rsi::{Arguments, Function, Reply};
 use token::{Attester, TokenState};
+pub use vdev::{RealmDevices, Vdev, VdevError, VdevTarget};
 #[cfg(target_arch = "aarch64")]
 pub use vm::RealmVm;
+
+static DEVICE_REFUSALS: RateLimit = RateLimit::per_second(5);
 
 /// Guest memory as the RMM sees it. Each call is one step that no conversion can divide.
 pub trait RealmMemory {
@@ -54,6 +62,12 @@ pub trait RealmMemory {
     /// # Errors
     /// When a byte of it is not private memory.
     fn write_private(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotPrivate>;
+
+    /// Copies into shared memory, named without the shared bit.
+    ///
+    /// # Errors
+    /// When a byte of it is not shared memory.
+    fn write_shared(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotShared>;
 }
 
 impl<M: RealmMemory> RealmMemory for Arc<M> {
@@ -69,12 +83,20 @@ impl<M: RealmMemory> RealmMemory for Arc<M> {
     fn write_private(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotPrivate> {
         (**self).write_private(at, bytes)
     }
+    fn write_shared(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotShared> {
+        (**self).write_shared(at, bytes)
+    }
 }
 
 /// The memory is not private guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not all of it is private memory of the VM")]
 pub struct NotPrivate;
+
+/// The memory is not shared guest memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not all of it is shared memory of the VM")]
+pub struct NotShared;
 
 /// One emulated Realm.
 pub struct Realm<M> {
@@ -83,6 +105,8 @@ pub struct Realm<M> {
     /// Made when the first token is asked for: few guests ask.
     attester: OnceLock<Option<Attester>>,
     memory: M,
+    /// Set before its vCPUs start, if it has any.
+    devices: OnceLock<Arc<dyn RealmDevices>>,
 }
 
 /// What the interface keeps for each vCPU.
@@ -99,7 +123,13 @@ impl<M: RealmMemory> Realm<M> {
             attester: OnceLock::new(),
             config,
             memory,
+            devices: OnceLock::new(),
         }
+    }
+
+    /// Gives it assigned devices, once: from now on it has the calls for them.
+    pub fn assign(&self, devices: Arc<dyn RealmDevices>) {
+        let _given_before = self.devices.set(devices);
     }
 
     /// Its memory.
@@ -110,13 +140,14 @@ impl<M: RealmMemory> Realm<M> {
     /// Answers the call of function `id` that a vCPU has made. Arguments beyond
     /// [`Function::argument_count`] are not looked at.
     pub fn call(&self, vcpu: &mut RealmVcpu, id: u32, arguments: &Arguments) -> Reply {
-        let Some(function) = Function::from_id(id) else {
+        let function = Function::from_id(id);
+        let there = |function: &Function| !function.is_for_devices() || self.devices().is_some();
+        let Some(function) = function.filter(there) else {
             return Reply::NOT_SUPPORTED;
         };
         match function {
             Function::Version => version(arguments),
-            // Register 0 tells of version 1.1's features: none. All others read zero.
-            Function::Features => Reply::success([0]),
+            Function::Features => self.features(arguments),
             Function::MeasurementRead => self.measurement_read(arguments),
             Function::MeasurementExtend => self.measurement_extend(arguments),
             Function::AttestationTokenInit => self.token_init(&mut vcpu.token, arguments),
@@ -125,7 +156,22 @@ impl<M: RealmMemory> Realm<M> {
             Function::IpaStateSet => self.ipa_state_set(arguments),
             Function::IpaStateGet => self.ipa_state_get(arguments),
             Function::HostCall => self.host_call(arguments),
+            Function::VdevGetInfo => self.vdev_get_info(arguments),
+            Function::VdevDmaEnable => self.vdev_dma_enable(arguments),
+            Function::VdevDmaDisable => self.vdev_dma_disable(arguments),
+            Function::VdevValidateMapping => self.vdev_validate_mapping(arguments),
         }
+    }
+
+    fn devices(&self) -> Option<&dyn RealmDevices> {
+        self.devices.get().map(AsRef::as_ref)
+    }
+
+    /// x1: which register. Register 0 tells of device assignment by its lowest bit, and of nothing
+    /// else; all others read zero.
+    fn features(&self, arguments: &Arguments) -> Reply {
+        let assigned = arguments[0] == 0 && self.devices().is_some();
+        Reply::success([u64::from(assigned)])
     }
 
     /// Whether `gpa` is in the protected half, where a guest's private memory is.
@@ -149,5 +195,12 @@ fn version(arguments: &Arguments) -> Reply {
         Reply::success(offered)
     } else {
         Reply::failure(rsi::Failure::Input, offered)
+    }
+}
+
+/// Logs, at a bounded rate, why a device did not do what its guest asked for.
+fn device_refuses(device: Bdf, error: &(dyn std::error::Error + 'static)) {
+    if let Some(skipped) = DEVICE_REFUSALS.permit() {
+        tracing::warn!(%device, skipped, "the guest's call fails: {error}");
     }
 }

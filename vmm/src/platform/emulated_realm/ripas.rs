@@ -73,7 +73,7 @@ impl<M: RealmMemory> Realm<M> {
     }
 
     /// The range, when it is made of whole pages of the protected half.
-    fn protected_range(&self, base: u64, top: u64) -> Option<PageRange<Gpa>> {
+    pub(super) fn protected_range(&self, base: u64, top: u64) -> Option<PageRange<Gpa>> {
         let range = PageRange::from_bounds(Gpa::new(base), Gpa::new(top)).ok()?;
         self.is_protected(range.last()).then_some(range)
     }

@@ -15,7 +15,7 @@ pub(super) const VERSION: u64 = 1 << 16;
 /// Registers x1 to x10 of a call.
 pub type Arguments = [u64; 10];
 
-/// A function of the interface, version 1.0.
+/// A function of the interface, version 1.0, or one of those for devices of the beta of RMM 2.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as in the specification")]
 pub enum Function {
@@ -29,28 +29,45 @@ pub enum Function {
     IpaStateSet,
     IpaStateGet,
     HostCall,
+    VdevDmaEnable,
+    VdevGetInfo,
+    VdevValidateMapping,
+    VdevDmaDisable,
 }
 
 impl Function {
-    /// In the order of their ids, from [`FIRST_FUNCTION`].
-    const ALL: [Self; 10] = [
-        Self::Version,
-        Self::Features,
-        Self::MeasurementRead,
-        Self::MeasurementExtend,
-        Self::AttestationTokenInit,
-        Self::AttestationTokenContinue,
-        Self::RealmConfig,
-        Self::IpaStateSet,
-        Self::IpaStateGet,
-        Self::HostCall,
-    ];
-
-    /// The function with this SMCCC id, or `None` for one that version 1.0 does not have.
+    /// The function with this SMCCC id, or `None` for one that is not there.
     #[must_use]
     pub fn from_id(id: u32) -> Option<Self> {
-        let index = id.checked_sub(FIRST_FUNCTION)?;
-        Self::ALL.get(usize::try_from(index).ok()?).copied()
+        Some(match id.checked_sub(FIRST_FUNCTION)? {
+            0x00 => Self::Version,
+            0x01 => Self::Features,
+            0x02 => Self::MeasurementRead,
+            0x03 => Self::MeasurementExtend,
+            0x04 => Self::AttestationTokenInit,
+            0x05 => Self::AttestationTokenContinue,
+            0x06 => Self::RealmConfig,
+            0x07 => Self::IpaStateSet,
+            0x08 => Self::IpaStateGet,
+            0x09 => Self::HostCall,
+            0x0c => Self::VdevDmaEnable,
+            0x0d => Self::VdevGetInfo,
+            0x0f => Self::VdevValidateMapping,
+            0x14 => Self::VdevDmaDisable,
+            _ => return None,
+        })
+    }
+
+    /// Whether only a Realm with assigned devices has it.
+    #[must_use]
+    pub const fn is_for_devices(self) -> bool {
+        matches!(
+            self,
+            Self::VdevDmaEnable
+                | Self::VdevGetInfo
+                | Self::VdevValidateMapping
+                | Self::VdevDmaDisable
+        )
     }
 
     /// How many registers from x1 on hold its arguments.
@@ -61,11 +78,13 @@ impl Function {
             | Self::Features
             | Self::MeasurementRead
             | Self::RealmConfig
-            | Self::HostCall => 1,
-            Self::IpaStateGet => 2,
+            | Self::HostCall
+            | Self::VdevDmaDisable => 1,
+            Self::IpaStateGet | Self::VdevGetInfo => 2,
             Self::AttestationTokenContinue => 3,
             Self::IpaStateSet => 4,
-            Self::AttestationTokenInit => 8,
+            Self::VdevDmaEnable => 6,
+            Self::AttestationTokenInit | Self::VdevValidateMapping => 8,
             Self::MeasurementExtend => 10,
         }
     }
@@ -80,6 +99,8 @@ pub(super) enum Failure {
     State = 2,
     /// Something that the guest has no part in.
     Unknown = 4,
+    /// A device is not in the state that the call needs.
+    Device = 5,
 }
 
 /// Registers x0 and up after a call.

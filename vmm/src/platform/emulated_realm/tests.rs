@@ -8,6 +8,11 @@ use p384::ecdsa::{Signature, VerifyingKey};
 use sha2::{Digest, Sha256, Sha512};
 
 use super::*;
+use crate::boot::aarch64::Entry;
+use crate::boot::segment::{Segment, SegmentKind};
+use crate::measure::{HashAlgorithm, InitialContent};
+
+mod vdev;
 
 const IPA_BITS: u8 = 33;
 const HALF: u64 = 1 << 32;
@@ -95,6 +100,17 @@ impl RealmMemory for Naive {
         page[offset..offset + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
+
+    fn write_shared(&self, at: Gpa, bytes: &[u8]) -> Result<(), NotShared> {
+        let offset = usize::try_from(at.raw() % PAGE_SIZE).unwrap();
+        let page = Self::index(at).ok_or(NotShared)?;
+        let (state, page) = &mut self.pages.borrow_mut()[page];
+        if *state != Ripas::Empty {
+            return Err(NotShared);
+        }
+        page[offset..offset + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 fn config(hash: HashAlgorithm) -> RealmConfig {
@@ -161,11 +177,15 @@ fn functions_of_later_versions_are_not_supported() {
 
 #[test]
 fn every_function_id_is_in_the_range_that_is_forwarded() {
-    for id in rsi::FIRST_FUNCTION..rsi::FIRST_FUNCTION + 10 {
-        let function = Function::from_id(id).unwrap();
-        assert!(function.argument_count() <= 10);
-    }
-    assert_eq!(Function::from_id(rsi::FIRST_FUNCTION + 10), None);
+    let range = rsi::FIRST_FUNCTION..rsi::FIRST_FUNCTION + rsi::FUNCTION_COUNT;
+    let functions: Vec<_> = range.clone().filter_map(Function::from_id).collect();
+    assert_eq!(functions.len(), 14);
+    assert!(
+        functions
+            .iter()
+            .all(|function| function.argument_count() <= 10)
+    );
+    assert_eq!(Function::from_id(range.end), None);
     assert_eq!(Function::from_id(rsi::FIRST_FUNCTION - 1), None);
     assert_eq!(Function::from_id(0xc400_0199), Some(Function::HostCall));
 }
@@ -340,29 +360,56 @@ fn measurements_that_are_not_there_or_not_for_the_guest_are_refused() {
 }
 
 #[test]
-fn the_initial_measurement_tells_what_was_loaded_and_where() {
-    let two_pages =
-        |page: u64| PageRange::new(Gpa::new(DRAM + page * PAGE_SIZE), 2 * PAGE_SIZE).unwrap();
-    let initial = |setup: &dyn Fn(&Realm<Naive>)| {
+fn the_initial_measurement_is_of_what_is_in_memory_but_for_the_device_tree() {
+    let at = |page: u64| Gpa::new(DRAM + page * PAGE_SIZE);
+    let (kernel, tree) = ([1; 5000], [2; 100]);
+    let segments = |kernel_page| {
+        [
+            Segment::of_bytes(SegmentKind::Kernel, at(kernel_page), &kernel).unwrap(),
+            Segment::of_bytes(SegmentKind::DeviceTree, at(6), &tree).unwrap(),
+        ]
+    };
+    let (private, partly_shared) = (segments(2), segments(1));
+    let dram = [PageRange::new(Gpa::new(DRAM), DRAM_END - DRAM).unwrap()];
+    let content = |segments| InitialContent {
+        dram: &dram,
+        segments,
+        entry: Entry {
+            pc: at(2),
+            x0: at(6),
+        },
+    };
+    let measured = |setup: &dyn Fn(&Realm<Naive>)| {
         let realm = realm();
         setup(&realm);
+        realm.measure(&content(&private)).unwrap();
         call(&realm, 0x92, [0])
     };
-    let nothing = initial(&|_| ());
-    let zeros = initial(&|realm| realm.measure(two_pages(2)).unwrap());
-    let again = initial(&|realm| realm.measure(two_pages(2)).unwrap());
-    let elsewhere = initial(&|realm| realm.measure(two_pages(4)).unwrap());
-    let other = initial(&|realm| {
-        let last_byte = Gpa::new(DRAM + 4 * PAGE_SIZE - 1);
-        realm.memory().write_private(last_byte, &[1]).unwrap();
-        realm.measure(two_pages(2)).unwrap();
+    let load = |realm: &Realm<Naive>| {
+        realm
+            .memory()
+            .write_private(at(2), &kernel[..4096])
+            .unwrap();
+        realm
+            .memory()
+            .write_private(at(3), &kernel[4096..])
+            .unwrap();
+    };
+    let expected = content(&private)
+        .realm_initial_measurement(realm().config.parameters(), |segment, at, page| {
+            segment.read_page(at, page)
+        })
+        .unwrap();
+    let loaded = measured(&load);
+    assert_eq!(loaded[1..5], digest_registers(expected.as_bytes())[..4]);
+    assert_ne!(loaded, measured(&|_| ()), "nothing was loaded");
+    let seeded = measured(&|realm| {
+        load(realm);
+        realm.memory().write_private(at(6), &[3; 100]).unwrap();
     });
-    assert_eq!(zeros, again);
-    let values = [nothing, zeros, elsewhere, other];
-    for (at, value) in values.iter().enumerate() {
-        assert!(!values[..at].contains(value), "{at}");
-    }
-    assert_eq!(realm().measure(two_pages(0)), Err(NotPrivate));
+    assert_eq!(loaded, seeded);
+    let shared = realm().measure(&content(&partly_shared));
+    assert!(matches!(shared, Err(MeasureError::NotPrivate(NotPrivate))));
 }
 
 /// Reads a whole token through a buffer of `size` bytes at `offset` of the third page.

@@ -21,10 +21,11 @@ use p384::ecdsa::signature::Signer;
 use p384::ecdsa::{Signature, SigningKey};
 use sha2::{Digest, Sha256};
 
-use super::config::{HashAlgorithm, RealmConfig};
+use super::config::RealmConfig;
 use super::measurement::Measurements;
 use super::rsi::{self, Arguments, Failure, Reply};
 use super::{Realm, RealmMemory};
+use crate::random;
 
 /// CBOR tag of a CCA token: a conceptual message wrapper collection.
 const COLLECTION_TAG: u64 = 399;
@@ -224,16 +225,6 @@ fn platform_claims(realm_public_key: &[u8]) -> Value {
     ])
 }
 
-impl HashAlgorithm {
-    /// Its name in the IANA registry of named information hash algorithms.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha-256",
-            Self::Sha512 => "sha-512",
-        }
-    }
-}
-
 /// A tagged `COSE_Sign1` of the claims.
 fn signed(key: &SigningKey, claims: Value) -> Option<Vec<u8>> {
     let header = HeaderBuilder::new().algorithm(iana::Algorithm::ES384);
@@ -252,11 +243,7 @@ fn signed(key: &SigningKey, claims: Value) -> Option<Vec<u8>> {
 fn random_key() -> Option<SigningKey> {
     // All but a vanishing part of the 48-byte numbers are keys.
     (0..8).find_map(|_| {
-        let mut scalar = [0; 48];
-        let mut filled = 0;
-        while let Some(rest) = scalar.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty()).ok()?;
-        }
+        let scalar: [u8; 48] = random::bytes().ok()?;
         SigningKey::from_slice(&scalar).ok()
     })
 }

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use devices::rate_limit::RateLimit;
-use iommu::{Gpa, PageRange};
-use kvm::Vm;
-use kvm::aarch64::Vcpu;
+use kvm::{Vcpu, Vm};
 
 use super::rsi::{self, Arguments, Function};
-use super::{HashAlgorithm, NotPrivate, Realm, RealmConfig, RealmVcpu};
+use super::{MeasureError, Realm, RealmConfig, RealmDevices, RealmVcpu};
 use crate::convert::Pages;
+use crate::measure::InitialContent;
 use crate::vcpu::GuestCalls;
 
 /// A guest that asks for what is not there does not fill the log.
@@ -25,25 +24,21 @@ impl RealmVm {
     /// When KVM does not forward the calls (Linux older than 6.4).
     pub fn new(vm: &Vm, pages: Arc<Pages>, ipa_bits: u8) -> Result<Self, kvm::Error> {
         vm.smccc_filter_forward(rsi::FIRST_FUNCTION, rsi::FUNCTION_COUNT)?;
-        let config = RealmConfig {
-            ipa_bits,
-            hash: HashAlgorithm::Sha256,
-            personalization: [0; 64],
-        };
-        Ok(Self(Arc::new(Realm::new(config, pages))))
+        let realm = Realm::new(RealmConfig::new(ipa_bits), pages);
+        Ok(Self(Arc::new(realm)))
     }
 
-    /// Measures what was loaded.
+    /// Measures what was loaded. Before a vCPU runs.
     ///
     /// # Errors
-    /// When `range` is not all memory of the VM.
-    pub fn measure(&self, range: PageRange<Gpa>) -> Result<(), NotPrivate> {
-        self.0.measure(range)
+    /// When a page of it cannot be read.
+    pub fn measure(&self, content: &InitialContent<'_>) -> Result<(), MeasureError> {
+        self.0.measure(content)
     }
 
-    /// Measures `content` as what was loaded into `range`.
-    pub fn measure_content(&self, range: PageRange<Gpa>, content: &[u8]) {
-        self.0.measure_content(range, content);
+    /// Gives the Realm its assigned devices, if there are any. Before a vCPU runs, and once.
+    pub fn assign(&self, devices: Arc<dyn RealmDevices>) {
+        self.0.assign(devices);
     }
 
     /// What answers the calls of one vCPU.
@@ -70,7 +65,7 @@ impl GuestCalls for RealmCalls {
         {
             tracing::debug!(
                 skipped,
-                "the guest calls {id:#x}, which RSI 1.0 does not have"
+                "the guest calls {id:#x}, which RSI here does not have"
             );
         }
         // Each register is a call into the kernel: only those that matter are read.
