@@ -18,6 +18,7 @@ pub mod host;
 mod interrupts;
 #[cfg(target_arch = "aarch64")]
 pub mod launch;
+pub mod measure;
 mod own_memory;
 pub mod pci_bus;
 pub mod plan;
