@@ -14,6 +14,7 @@ pub mod check;
 pub mod config;
 pub mod convert;
 pub mod diagnostic;
+pub mod emulate;
 pub mod host;
 mod interrupts;
 #[cfg(target_arch = "aarch64")]
