@@ -15,6 +15,7 @@ pub mod config;
 pub mod convert;
 pub mod diagnostic;
 pub mod emulate;
+pub mod fault_watch;
 pub mod host;
 mod interrupts;
 #[cfg(target_arch = "aarch64")]

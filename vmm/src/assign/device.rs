@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use devices::passthrough::{PhysicalFunction, Signals, Span};
 use devices::pci::BarIndex;
 use devices::pci::registers::{COMMAND, COMMAND_BUS_MASTER, INTERRUPT_PIN};
-use vfio::{Function, InterruptKind, Interrupts, RegionIndex, Reset};
+use vfio::{Function, InterruptKind, Interrupts, Ioas, Motion, RegionIndex, Reset};
 use vm_memory::MmapRegion;
 
-use super::{chain, to_io};
+use super::to_io;
+use crate::causes::chain;
+use crate::platform::Platform;
 
 /// Whether a device may do DMA when its guest asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,16 @@ impl Device {
         NonZeroU8::new(pin[0]).filter(|pin| wired && pin.get() <= 4)
     }
 
+    /// What becomes of the device's DMA while it is moved.
+    pub(super) fn motion(&self, ioas: &Ioas) -> Motion {
+        self.function.motion(ioas)
+    }
+
+    /// Moves the device to another address space of its iommufd.
+    pub(super) fn attach(&self, ioas: &Ioas) -> Result<(), vfio::AttachError> {
+        self.function.attach(ioas)
+    }
+
     /// Stops the device's DMA for good, whatever its guest asks for.
     pub(super) fn cut_off(&self) {
         let mut fence = self.fence.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,24 +85,50 @@ fn region(bar: BarIndex) -> RegionIndex {
     RegionIndex::bar(bar.number()).unwrap_or(RegionIndex::CONFIG)
 }
 
+/// How a guest reaches the registers of its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Registers {
+    /// As memory of the VM where a page allows it.
+    Mapped,
+    /// By an exit for each access.
+    Trapped,
+}
+
+impl Registers {
+    /// What a platform allows. Memory of a protected VM of pKVM is taken from the host, which device
+    /// registers cannot be (`pkvm_mem_abort` of Linux pins what it maps), and a slot is there for good once
+    /// the VM has run.
+    pub(super) const fn of(platform: Platform) -> Self {
+        match platform {
+            Platform::Pkvm => Self::Trapped,
+            _ => Self::Mapped,
+        }
+    }
+}
+
 /// What a passed-through function does to its device.
-pub(super) struct Physical(pub(super) Arc<Device>);
+pub(super) struct Physical {
+    /// The device.
+    pub(super) device: Arc<Device>,
+    /// How its registers are reached.
+    pub(super) registers: Registers,
+}
 
 impl PhysicalFunction for Physical {
     fn config_bytes(&self) -> u16 {
         // 256 or 4096: checked when it was opened.
-        let bytes = self.0.function.region(RegionIndex::CONFIG).size();
+        let bytes = self.device.function.region(RegionIndex::CONFIG).size();
         u16::try_from(bytes).unwrap_or(256)
     }
 
     fn config_read(&self, register: u16, data: &mut [u8]) -> io::Result<()> {
-        let function = &self.0.function;
+        let function = &self.device.function;
         let read = function.read(RegionIndex::CONFIG, register.into(), data);
         read.map_err(to_io)
     }
 
     fn config_write(&self, register: u16, data: &[u8]) -> io::Result<()> {
-        let device = &self.0;
+        let device = &self.device;
         let fence = device.fence.lock().unwrap_or_else(PoisonError::into_inner);
         let mut data = data.to_vec();
         if *fence == Fence::Closed {
@@ -103,11 +141,14 @@ impl PhysicalFunction for Physical {
     }
 
     fn bar_bytes(&self, bar: BarIndex) -> u64 {
-        self.0.function.region(region(bar)).size()
+        self.device.function.region(region(bar)).size()
     }
 
     fn bar_mappable(&self, bar: BarIndex) -> Vec<Span> {
-        let spans = self.0.function.region(region(bar)).mappable().iter();
+        if self.registers == Registers::Trapped {
+            return Vec::new();
+        }
+        let spans = self.device.function.region(region(bar)).mappable().iter();
         let spans = spans.map(|span| Span {
             start: span.start,
             end: span.end,
@@ -116,12 +157,12 @@ impl PhysicalFunction for Physical {
     }
 
     fn bar_read(&self, bar: BarIndex, offset: u64, data: &mut [u8]) -> io::Result<()> {
-        let read = self.0.function.read(region(bar), offset, data);
+        let read = self.device.function.read(region(bar), offset, data);
         read.map_err(to_io)
     }
 
     fn bar_write(&self, bar: BarIndex, offset: u64, data: &[u8]) -> io::Result<()> {
-        let written = self.0.function.write(region(bar), offset, data);
+        let written = self.device.function.write(region(bar), offset, data);
         written.map_err(to_io)
     }
 
@@ -131,18 +172,21 @@ impl PhysicalFunction for Physical {
             Signals::Msi(events) => Interrupts::Msi(events),
             Signals::Msix(events) => Interrupts::Msix(events),
         };
-        self.0.function.set_interrupts(interrupts).map_err(to_io)
+        self.device
+            .function
+            .set_interrupts(interrupts)
+            .map_err(to_io)
     }
 
     fn silence(&mut self) -> io::Result<()> {
-        self.0.function.clear_interrupts().map_err(to_io)
+        self.device.function.clear_interrupts().map_err(to_io)
     }
 
     fn reset(&mut self) -> io::Result<()> {
-        match self.0.function.reset().map_err(to_io)? {
+        match self.device.function.reset().map_err(to_io)? {
             Reset::Done => {}
             Reset::BusMasterCleared(error) => {
-                tracing::debug!("{}: stopped, not reset: {error}", self.0.name());
+                tracing::debug!("{}: stopped, not reset: {error}", self.device.name());
             }
         }
         Ok(())

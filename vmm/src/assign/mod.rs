@@ -7,35 +7,40 @@
 //!   refused, nothing touched           interrupts off, pages out, reset, DMA table emptied, closed
 //! ```
 //!
-//! All devices share one type1 container, so that one DMA table holds for all of them. The driver
-//! that a device is bound to is never changed here.
+//! ```text
+//!   Assigned ── connect ──> Connected ── attach ──> Attached
+//! ```
+//!
+//! A device that comes while the VM runs goes the same way into a slot, and back when it leaves.
+//!
+//! Devices come in [`Group`]s: those of a group share a DMA table, and what happens to the table
+//! happens to all of them. The driver that a device is bound to is never changed here.
 
 mod attach;
 mod device;
 mod dma;
-mod interrupts;
+mod group;
+mod hotplug;
+mod interface;
 mod open;
 mod refusal;
+mod replacement;
 mod slots;
+mod virtual_iommu;
 
 use std::io;
 
+use crate::causes::chain;
+
 pub use attach::{AttachError, Attached};
+pub use dma::Connected;
+pub use group::{Group, Member};
+pub use hotplug::{NotUnplugged, Unplugging};
+pub use interface::{InterfaceError, Interfaces, Tsm};
 pub use open::{Assigned, check};
+pub use virtual_iommu::VirtualIommu;
 
 /// An error with its causes, for the traits of the devices.
 fn to_io(error: impl std::error::Error) -> io::Error {
     io::Error::other(chain(&error))
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

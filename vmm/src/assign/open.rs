@@ -3,20 +3,18 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vfio::{Container, Function, Reset, Sysfs};
+use vfio::{Backend, BackendKind, Function, OpenError, Reset, Sysfs};
 
 use super::device::Device;
-use super::dma::Connected;
-use super::{chain, refusal};
+use super::group::{Member, OpenGroup, Sharing};
+use super::refusal;
+use crate::causes::chain;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::plan::{PlannedDevice, VmPlan};
 
 /// The planned devices, held through VFIO, reset, and reaching no memory yet.
 pub struct Assigned {
-    // Emptied before the devices are closed.
-    pub(super) table: Option<Connected>,
-    pub(super) devices: Vec<(PlannedDevice, Arc<Device>)>,
-    pub(super) container: Option<Container>,
+    pub(super) groups: Vec<OpenGroup>,
 }
 
 /// Looks, by what `sysfs` (`/sys`) shows, whether the devices of `plan` are free to be assigned.
@@ -35,32 +33,80 @@ impl Assigned {
     /// What stands in the way. What was opened before is closed again, and every device is bound to
     /// what it was bound to.
     pub fn open(plan: &VmPlan, sysfs: &Path) -> Result<Self, Diagnostic> {
-        let mut assigned = Self {
-            table: None,
-            devices: Vec::new(),
-            container: None,
-        };
-        if plan.devices().is_empty() {
-            return Ok(assigned);
+        let sharing = Sharing::of(plan);
+        if !plan.devices().is_empty() {
+            tracing::info!("DMA tables by {}", plan.dma_backend().name());
         }
-        let container = Container::open().map_err(|error| refusal::of_container(&error))?;
+        let places = places(plan, sysfs);
+        let backend = Backend::open(plan.dma_backend());
+        let backend = backend.map_err(|error| refusal::of_container(&error))?;
+        let mut groups: Vec<OpenGroup> = Vec::new();
         let devices = plan.devices().iter().enumerate();
-        for ((index, device), place) in devices.zip(places(plan, sysfs)) {
-            let function = Function::open(&container, &place)
-                .map_err(|error| refusal::of_device(index, device.pci, &error))?;
-            reset(device, &function);
-            let opened = Arc::new(Device::new(function));
-            assigned.devices.push((device.clone(), opened));
+        for ((index, planned), place) in devices.zip(places) {
+            let refused = |error| refusal::of_device(index, planned.pci, &error);
+            let name = Function::check(&place).map_err(refused)?;
+            let known = groups.iter_mut().find(|group| match sharing {
+                Sharing::OneForAll => true,
+                Sharing::OnePerGroup => group.host_groups.contains(&name),
+            });
+            let group = match known {
+                Some(group) => group,
+                None => {
+                    let container = backend.container();
+                    let container = container.map_err(|error| refusal::of_container(&error))?;
+                    groups.push_mut(OpenGroup::new(container))
+                }
+            };
+            group.take(name, planned, &place).map_err(refused)?;
         }
-        assigned.container = Some(container);
-        Ok(assigned)
+        Ok(Self { groups })
+    }
+}
+
+impl OpenGroup {
+    /// Takes a device by itself, found in `sysfs` (`/sys`), and resets it.
+    ///
+    /// # Errors
+    /// What stands in the way. The device is bound to what it was bound to.
+    pub(super) fn of_one(
+        planned: &PlannedDevice,
+        backend: BackendKind,
+        sysfs: &Path,
+    ) -> Result<Self, Diagnostic> {
+        let refused = |error| refusal::of_device(0, planned.pci, &error);
+        let place = place(planned, sysfs);
+        let name = Function::check(&place).map_err(refused)?;
+        let backend = Backend::open(backend);
+        let container = backend.and_then(|backend| backend.container());
+        let mut group = Self::new(container.map_err(|error| refusal::of_container(&error))?);
+        group.take(name, planned, &place).map_err(refused)?;
+        Ok(group)
+    }
+
+    /// Takes a device of the host's group `name`.
+    fn take(
+        &mut self,
+        name: String,
+        planned: &PlannedDevice,
+        place: &Sysfs,
+    ) -> Result<(), OpenError> {
+        let function = Function::open(&self.container, place)?;
+        reset(planned, &function);
+        let device = Arc::new(Device::new(function));
+        let planned = planned.clone();
+        self.add(name, Member { planned, device });
+        Ok(())
     }
 }
 
 fn places(plan: &VmPlan, sysfs: &Path) -> Vec<Sysfs> {
+    let devices = plan.devices().iter();
+    devices.map(|device| place(device, sysfs)).collect()
+}
+
+fn place(device: &PlannedDevice, sysfs: &Path) -> Sysfs {
     let devices = sysfs.join("bus/pci/devices");
-    let place = |device: &PlannedDevice| Sysfs::new(devices.join(device.pci.to_string()));
-    plan.devices().iter().map(place).collect()
+    Sysfs::new(devices.join(device.pci.to_string()))
 }
 
 fn refuse_unfit(devices: &[PlannedDevice], places: &[Sysfs]) -> Result<(), Vec<Diagnostic>> {

@@ -1,8 +1,8 @@
 //! Why devices cannot be assigned, in the words of an operator.
 
-use vfio::{ContainerError, OpenError};
+use vfio::{ContainerError, IommufdOpenError, OpenError};
 
-use super::chain;
+use crate::causes::chain;
 use crate::diagnostic::{Code, Diagnostic, Place};
 use crate::host::facts::PciAddress;
 
@@ -22,6 +22,18 @@ pub(super) fn of_container(error: &ContainerError) -> Diagnostic {
         ContainerError::Unsupported(_) => (
             Code::VfioMissing,
             "ccvm needs the type1 IOMMU: `modprobe vfio_iommu_type1`",
+        ),
+        ContainerError::Iommufd(IommufdOpenError::Missing) => (
+            Code::IommufdMissing,
+            "load the module: `modprobe iommufd`; a kernel without it has type1 only",
+        ),
+        ContainerError::Iommufd(IommufdOpenError::Permission) => (
+            Code::VfioPermission,
+            "run as root, or give this user read and write access to /dev/iommu",
+        ),
+        ContainerError::Iommufd(IommufdOpenError::Open(_)) | ContainerError::Ioas(_) => (
+            Code::IommufdMissing,
+            "iommufd must be usable on this host, or use `dma-backend = \"type1\"`",
         ),
     };
     Diagnostic::error(code, chain(error)).with_help(help)
@@ -49,15 +61,22 @@ pub(super) fn of_device(index: usize, pci: PciAddress, error: &OpenError) -> Dia
                 format!("the whole group goes to the VM or none: `ccvm device bind {names}`");
             (Code::GroupNotViable, help)
         }
-        OpenError::Permission { group, .. } => (
+        OpenError::Permission { node, .. } => (
             Code::VfioPermission,
-            format!("run as root, or give this user read and write access to /dev/vfio/{group}"),
+            format!(
+                "run as root, or give this user read and write access to {}",
+                node.display()
+            ),
+        ),
+        OpenError::NoNode(_) => (
+            Code::IommufdMissing,
+            "this kernel's VFIO knows no iommufd: use `dma-backend = \"type1\"`".to_owned(),
         ),
         OpenError::Busy { .. } => (
             Code::DeviceInUse,
             "another VM has a device of this IOMMU group".to_owned(),
         ),
-        OpenError::Vfio { .. } | OpenError::Descriptor { .. } => (
+        OpenError::Call { .. } | OpenError::Descriptor { .. } => (
             Code::DeviceNotOpened,
             "the kernel's log may say more: `dmesg`".to_owned(),
         ),
