@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use iommu::Statistics;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The version of the document that [`Report`] is.
 pub const SCHEMA: u32 = 1;
@@ -35,7 +35,11 @@ pub struct ExitCounters {
     pub mmio_read: Counter,
     /// Stores to devices.
     pub mmio_write: Counter,
-    /// Loads and stores where nothing answers; also among the two above.
+    /// Reads of I/O ports.
+    pub port_read: Counter,
+    /// Writes to I/O ports.
+    pub port_write: Counter,
+    /// Accesses where nothing answers; also among the four above.
     pub unclaimed: Counter,
     /// Calls of the platform's interface.
     pub hypercall: Counter,
@@ -45,6 +49,24 @@ pub struct ExitCounters {
     pub interrupted: Counter,
     /// Everything else.
     pub other: Counter,
+}
+
+impl ExitCounters {
+    /// How often each has happened so far.
+    #[must_use]
+    pub fn read(&self) -> Exits {
+        Exits {
+            mmio_read: self.mmio_read.get(),
+            mmio_write: self.mmio_write.get(),
+            port_read: self.port_read.get(),
+            port_write: self.port_write.get(),
+            unclaimed: self.unclaimed.get(),
+            hypercall: self.hypercall.get(),
+            memory_fault: self.memory_fault.get(),
+            interrupted: self.interrupted.get(),
+            other: self.other.get(),
+        }
+    }
 }
 
 /// The counters of one run.
@@ -67,6 +89,12 @@ impl Stats {
         }
     }
 
+    /// How long the process has run.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// The first vCPU is about to enter the guest.
     pub fn enter_guest(&self) {
         self.first_run.get_or_init(Instant::now);
@@ -79,22 +107,13 @@ impl Stats {
         let micros = |since: Instant, until: Instant| {
             u64::try_from(until.saturating_duration_since(since).as_micros()).unwrap_or(u64::MAX)
         };
-        let exits = &self.exits;
         Report {
             schema: SCHEMA,
             ending,
             exec_to_first_run_us: first_run.map(|first| micros(self.started, *first)),
             run_us: first_run.map(|first| micros(*first, Instant::now())),
             own_memory_bytes,
-            exits: Exits {
-                mmio_read: exits.mmio_read.get(),
-                mmio_write: exits.mmio_write.get(),
-                unclaimed: exits.unclaimed.get(),
-                hypercall: exits.hypercall.get(),
-                memory_fault: exits.memory_fault.get(),
-                interrupted: exits.interrupted.get(),
-                other: exits.other.get(),
-            },
+            exits: self.exits.read(),
             conversions: None,
         }
     }
@@ -105,7 +124,7 @@ impl Stats {
 pub struct Report {
     /// Version of this document: 1.
     pub schema: u32,
-    /// How the run ended: `poweroff`, `reboot`, `crash`, `quit`, `signal` or `failed`.
+    /// How the run ended: `poweroff`, `reboot`, `crash`, `quit`, `stopped`, `signal` or `failed`.
     pub ending: &'static str,
     /// Microseconds from the first line of `main` until the first vCPU entered the guest.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,14 +143,18 @@ pub struct Report {
 }
 
 /// Exits by kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub struct Exits {
     /// Loads from devices.
     pub mmio_read: u64,
     /// Stores to devices.
     pub mmio_write: u64,
-    /// Loads and stores where nothing answers; also among the two above.
+    /// Reads of I/O ports (x86).
+    pub port_read: u64,
+    /// Writes to I/O ports (x86).
+    pub port_write: u64,
+    /// Accesses where nothing answers; also among the four above.
     pub unclaimed: u64,
     /// Calls of the platform's interface.
     pub hypercall: u64,
@@ -144,7 +167,7 @@ pub struct Exits {
 }
 
 /// Page conversions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conversions {
     /// Contiguous ranges that were made shared.
     pub shared_extents: u64,

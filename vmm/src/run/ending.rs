@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -17,6 +18,8 @@ pub enum Ending {
     Crash,
     /// The operator pressed Ctrl-A x.
     Quit,
+    /// The operator said so by `ccvm ctl`.
+    Stopped,
     /// This process was told to end, by the signal with this number.
     Signal(i32),
     /// The host could not go on running the guest.
@@ -33,6 +36,7 @@ impl Ending {
     /// | 4 | crash |
     /// | 5 | quit by Ctrl-A x |
     /// | 6 | failed |
+    /// | 7 | stopped by `ccvm ctl` |
     /// | 128 + n | signal n |
     #[must_use]
     pub fn exit_code(&self) -> u8 {
@@ -42,6 +46,7 @@ impl Ending {
             Self::Crash => 4,
             Self::Quit => 5,
             Self::Failed(_) => 6,
+            Self::Stopped => 7,
             Self::Signal(number) => u8::try_from(*number).map_or(u8::MAX, |number| 128 | number),
         }
     }
@@ -54,6 +59,7 @@ impl Ending {
             Self::Reboot => "reboot",
             Self::Crash => "crash",
             Self::Quit => "quit",
+            Self::Stopped => "stopped",
             Self::Signal(_) => "signal",
             Self::Failed(_) => "failed",
         }
@@ -67,6 +73,7 @@ impl fmt::Display for Ending {
             Self::Reboot => f.write_str("the guest asks for a reboot"),
             Self::Crash => f.write_str("the guest has crashed"),
             Self::Quit => f.write_str("stopped by Ctrl-A x"),
+            Self::Stopped => f.write_str("stopped by ccvm ctl"),
             Self::Signal(number) => write!(f, "stopped by signal {number}"),
             Self::Failed(why) => write!(f, "the VM cannot go on: {why}"),
         }
@@ -112,6 +119,29 @@ impl EndOfRun {
     }
 }
 
+/// A bug in a thread that the guest depends on ends the run, rather than leave a VM that hangs.
+pub struct EndOnPanic {
+    end: Arc<EndOfRun>,
+    who: &'static str,
+}
+
+impl EndOnPanic {
+    /// For the thread that holds this; `who` begins a sentence.
+    #[must_use]
+    pub const fn new(end: Arc<EndOfRun>, who: &'static str) -> Self {
+        Self { end, who }
+    }
+}
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let why = format!("{} has panicked", self.who);
+            self.end.end(Ending::Failed(why));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,11 +154,12 @@ mod tests {
             Ending::Crash,
             Ending::Quit,
             Ending::Failed(String::new()),
+            Ending::Stopped,
             Ending::Signal(2),
             Ending::Signal(15),
         ];
         let codes = endings.map(|ending| ending.exit_code());
-        assert_eq!(codes, [0, 3, 4, 5, 6, 130, 143]);
+        assert_eq!(codes, [0, 3, 4, 5, 6, 7, 130, 143]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Console input: from stdin to the serial port, as fast as the guest takes it.
+//! Console input: from stdin to the guest's console, as fast as the guest takes it.
 //!
 //! ```text
 //!            readable                 port full
@@ -23,16 +23,33 @@ use super::{EndOfRun, Ending, is_ours};
 const STDIN: u32 = 0;
 const DRAINED: u32 = 1;
 
-/// How many keys wait for a guest that takes none.
-const MOST_PENDING: usize = 4096;
+/// How much is read at once: a buffer of a virtio console's driver, so that a guest which is sent much is
+/// interrupted as seldom as it allows.
+const READ_BYTES: usize = 4096;
+
+/// How many keys wait for a guest that takes none. What is no terminal is read when nothing waits.
+const MOST_PENDING: usize = READ_BYTES;
 
 const HELP: &str = "\nCtrl-A x  end the VM\nCtrl-A h  this help\nCtrl-A Ctrl-A  send Ctrl-A\n";
+
+/// A console of the guest, as what gives it input sees it.
+pub trait InputPort: Send {
+    /// Hands input to the guest; returns how many bytes of it were taken.
+    fn receive(&mut self, input: &[u8]) -> usize;
+}
+
+impl InputPort for Arc<Mutex<Serial>> {
+    fn receive(&mut self, input: &[u8]) -> usize {
+        let mut serial = self.lock().unwrap_or_else(PoisonError::into_inner);
+        serial.receive(input)
+    }
+}
 
 /// What is read from stdin on the guest's behalf.
 pub struct ConsoleInput {
     stdin: io::Stdin,
     source: Source,
-    serial: Arc<Mutex<Serial>>,
+    port: Box<dyn InputPort>,
     /// Signalled by the port when the guest has taken all that it had.
     drained: EventFd,
     pending: VecDeque<u8>,
@@ -55,16 +72,16 @@ enum Source {
 }
 
 impl ConsoleInput {
-    /// Input for `serial`, which signals `drained`. The keys of a terminal include Ctrl-A x, which
+    /// Input for `port`, which signals `drained`. The keys of a terminal include Ctrl-A x, which
     /// ends `run`; other input goes to the guest unchanged.
     #[must_use]
-    pub fn new(serial: Arc<Mutex<Serial>>, drained: EventFd, run: Arc<EndOfRun>) -> Self {
+    pub fn new(port: Box<dyn InputPort>, drained: EventFd, run: Arc<EndOfRun>) -> Self {
         let stdin = io::stdin();
         Self {
             escape: is_ours(&stdin).then(Escape::default),
             stdin,
             source: Source::Ended,
-            serial,
+            port,
             drained,
             pending: VecDeque::new(),
             run,
@@ -73,7 +90,7 @@ impl ConsoleInput {
 
     /// Reads once, and passes on what the guest takes.
     fn read(&mut self, ops: &mut EventOps<'_>) {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; READ_BYTES];
         match rustix::io::read(self.stdin.as_fd(), &mut buffer) {
             Ok(0) => self.stop(ops),
             Ok(bytes) => self.accept(buffer.get(..bytes).unwrap_or_default()),
@@ -109,9 +126,7 @@ impl ConsoleInput {
     /// Hands the guest what it takes, and goes on reading when it has taken everything.
     fn deliver(&mut self, ops: &mut EventOps<'_>) {
         loop {
-            let mut serial = self.serial.lock().unwrap_or_else(PoisonError::into_inner);
-            let taken = serial.receive(self.pending.make_contiguous());
-            drop(serial);
+            let taken = self.port.receive(self.pending.make_contiguous());
             self.pending.drain(..taken);
             if !self.pending.is_empty() || self.source != Source::Always {
                 break;
@@ -130,7 +145,7 @@ impl ConsoleInput {
 
     /// Reads a piece of a file.
     fn read_file(&mut self, ops: &mut EventOps<'_>) {
-        let mut buffer = [0; 256];
+        let mut buffer = [0; READ_BYTES];
         match rustix::io::read(self.stdin.as_fd(), &mut buffer) {
             Ok(bytes) if bytes > 0 => self.accept(buffer.get(..bytes).unwrap_or_default()),
             Ok(_) | Err(_) => self.stop(ops),

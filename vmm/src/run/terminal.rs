@@ -60,7 +60,7 @@ impl<T: AsFd> Drop for RawTerminal<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fs::File;
 
     use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     /// Both ends of a terminal.
-    fn terminal() -> (impl AsFd, File) {
+    pub(in crate::run) fn terminal() -> (impl AsFd, File) {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         unlockpt(&controller).unwrap();
         let name = ptsname(&controller, Vec::new()).unwrap();
