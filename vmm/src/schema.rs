@@ -6,7 +6,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
 use crate::config::file::ConfigFile;
+use crate::control::protocol::Line;
 use crate::host::HostFacts;
+use crate::measure::report::MeasureReport;
 use crate::report::Report;
 
 /// A document with a schema.
@@ -18,6 +20,10 @@ pub enum Document {
     Host,
     /// The report of a check (JSON).
     Report,
+    /// Requests and responses of the control socket (JSON lines).
+    Control,
+    /// What a verifier should expect (JSON).
+    Measure,
 }
 
 impl Document {
@@ -28,6 +34,8 @@ impl Document {
             Self::Config => of::<ConfigFile>(),
             Self::Host => of::<HostFacts>(),
             Self::Report => of::<Report>(),
+            Self::Control => of::<Line>(),
+            Self::Measure => of::<MeasureReport>(),
         }
     }
 }
@@ -75,7 +83,14 @@ mod tests {
 
     #[test]
     fn no_schema_admits_null() {
-        for document in [Document::Config, Document::Host, Document::Report] {
+        let documents = [
+            Document::Config,
+            Document::Host,
+            Document::Report,
+            Document::Control,
+            Document::Measure,
+        ];
+        for document in documents {
             let text = document.schema().to_value().to_string();
             assert!(!text.contains("null"), "{document:?}: {text}");
         }
