@@ -1,21 +1,24 @@
 //! One check of a config against a host: `ccvm check` prints what it found, `ccvm run` obeys it.
 //!
 //! ```text
-//! config file ─► Source ─► config::parse ─► VmSpec ┐
-//!                                                  ├─► plan ─► Check
-//! facts file or this machine ─► HostFacts ─────────┘
+//! config file ─► Source ─► config::parse ─┬► VmSpec ┐
+//! flags ─► config::Flags ─────────────────┘         ├─► plan ─► Check
+//! facts file or this machine ─► HostFacts ──────────┘
 //! ```
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use crate::boot::BootFiles;
-use crate::config::{self, Locations, Source, VmSpec};
+use crate::boot::{BootFiles, Kernel, aarch64, x86_64};
+use crate::config::spec::{BootSpec, ResourceSpec};
+use crate::config::{self, Flags, Locations, Parsed, Source, VmSpec};
 use crate::diagnostic::{Code, Diagnostic, Severity};
+use crate::emulate::{look_at_disk, look_at_interface};
 use crate::host::facts::Arch;
-use crate::host::{self, HostFacts};
-use crate::plan::{self, Outcome, PlanOptions};
+use crate::host::{self, HostFacts, Roots};
+use crate::plan::{self, Outcome, PlanOptions, VmPlan};
+use crate::resources;
 
 /// The most bytes of a config that are read.
 const MOST_CONFIG: u64 = 1 << 20;
@@ -90,6 +93,26 @@ impl Check {
         options: PlanOptions,
     ) -> Self {
         let parsed = config::parse(&source, base);
+        Self::of(source, parsed, facts, options)
+    }
+
+    /// Checks a config that flags describe.
+    #[must_use]
+    pub fn of_flags(
+        flags: &Flags,
+        facts: Result<HostFacts, FileFindings>,
+        options: PlanOptions,
+    ) -> Self {
+        let (source, parsed) = flags.parse();
+        Self::of(source, parsed, facts, options)
+    }
+
+    fn of(
+        source: Source,
+        parsed: Parsed,
+        facts: Result<HostFacts, FileFindings>,
+        options: PlanOptions,
+    ) -> Self {
         let flawless = parsed.diagnostics.is_empty();
         let (facts, mut findings) = match facts {
             Ok(facts) => (Some(facts), Vec::new()),
@@ -116,7 +139,25 @@ impl Check {
         // Of a config that was only partly understood, only what cannot be right is told.
         let told = planned.into_iter().flatten();
         check.add(told.filter(|finding| flawless || finding.severity == Severity::Error));
+        let resources = check.resources();
+        let impossible = resources.and_then(|(spec, plan)| resources::of_plan(spec, plan));
+        check.add(impossible);
         check
+    }
+
+    /// What the VM asks of its host, and its plan, when both are known.
+    fn resources(&self) -> Option<(&ResourceSpec, &VmPlan)> {
+        let spec = self.spec.as_ref()?;
+        Some((&spec.resources, self.outcome.as_ref()?.plan()?))
+    }
+
+    /// Looks at whether this host has the resources that the VM asks for.
+    pub fn look_at_resources(&mut self, roots: &Roots) {
+        let Some((spec, plan)) = self.resources() else {
+            return;
+        };
+        let missing = resources::of_host(spec, plan.memory(), roots);
+        self.add(missing);
     }
 
     /// Adds findings about the config, and points them at their places in it.
@@ -136,24 +177,33 @@ impl Check {
     pub fn look_at_boot_files(&mut self, arch: Arch) {
         let boot = self.spec.as_ref().and_then(|spec| spec.boot.as_ref());
         let plan = self.outcome.as_ref().and_then(Outcome::plan);
-        let looked_at = boot.map(|boot| {
-            let files = BootFiles::open(boot)?;
-            match plan {
-                Some(plan) => files.place(plan.dram()).map(drop),
-                None => Ok(()),
-            }
+        let looked_at = boot.map(|boot| match arch {
+            Arch::Aarch64 => look_at::<aarch64::Image>(boot, plan),
+            Arch::X86_64 => look_at::<x86_64::Image>(boot, plan),
         });
-        let Some(Err(mut findings)) = looked_at else {
-            return;
-        };
-        // Only arm64 kernels are known well enough to be judged by their content.
-        findings.retain(|finding| {
-            let absent = matches!(
-                finding.code,
-                Code::KernelUnreadable | Code::InitrdUnreadable
-            );
-            absent || arch == Arch::Aarch64
-        });
+        if let Some(Err(findings)) = looked_at {
+            self.add(findings);
+        }
+    }
+
+    /// Looks at the images of the disks, as a run would open them.
+    pub fn look_at_disks(&mut self) {
+        let disks = self
+            .spec
+            .iter()
+            .flat_map(|spec| spec.disks.iter().enumerate());
+        let looked = disks.flat_map(|(index, disk)| look_at_disk(disk, index));
+        let findings: Vec<Diagnostic> = looked.collect();
+        self.add(findings);
+    }
+
+    /// Looks at the interfaces behind network devices.
+    pub fn look_at_interfaces(&mut self) {
+        let nets = self.spec.iter().flat_map(|spec| &spec.virtio.nets);
+        let looked = nets
+            .enumerate()
+            .flat_map(|(index, net)| look_at_interface(net, index));
+        let findings: Vec<Diagnostic> = looked.collect();
         self.add(findings);
     }
 
@@ -212,4 +262,13 @@ fn read(path: &Path, most: u64, code: Code, what: &str) -> Result<String, Diagno
         let offset = error.utf8_error().valid_up_to();
         unreadable(format!("it is not UTF-8 text (byte {offset})"))
     })
+}
+
+/// Looks at the files of `boot`, and for places in the memory of `plan`, if there is one.
+fn look_at<K: Kernel>(boot: &BootSpec, plan: Option<&VmPlan>) -> Result<(), Vec<Diagnostic>> {
+    let files = BootFiles::<K>::open(boot)?;
+    match plan {
+        Some(plan) => files.place(plan).map(drop),
+        None => Ok(()),
+    }
 }

@@ -19,7 +19,6 @@ pub mod emulate;
 pub mod fault_watch;
 pub mod host;
 mod interrupts;
-#[cfg(target_arch = "aarch64")]
 pub mod launch;
 pub mod measure;
 mod own_memory;
@@ -29,8 +28,8 @@ pub mod platform;
 pub mod power_button;
 mod random;
 pub mod report;
+pub mod resources;
 pub mod run;
 pub mod schema;
 pub mod stats;
-#[cfg(target_arch = "aarch64")]
 pub mod vcpu;

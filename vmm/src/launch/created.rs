@@ -3,35 +3,35 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use devices::bus::Bus;
-use devices::pair::Pair;
+use devices::bus::{Bus, SharedDevice};
 use devices::panic::PanicNotifier;
-use devices::rtc::Rtc;
+use devices::ports::PortBus;
 use devices::serial::Serial;
-use kvm::aarch64::{Gic, GicLayout, PowerState, Vcpu};
-use kvm::{Ipa, Vm};
+use kvm::{Vcpu, Vm};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::assign::{Assigned, Attached};
+use crate::assign::{Assigned, AttachError, Attached};
 use crate::boot::BootFiles;
-use crate::boot::aarch64::Placement;
-use crate::boot::aarch64::fdt::{PANIC_OFFSET, lines};
+use crate::boot::firmware::Firmware;
+use crate::config::NumberList;
 use crate::convert::Pages;
-use crate::plan::{MmioLayout, VmPlan};
-use crate::platform::Platform;
-use crate::platform::emulated_realm::RealmVm;
-use crate::run::{EndOfRun, Ending, Output};
+use crate::emulate::{EmulatedDevices, Terminal};
+use crate::pci_bus::PciBus;
+use crate::plan::VmPlan;
+use crate::power_button::PowerButton;
+use crate::run::{EndOfRun, Ending, InputPort, Output, Screen};
 
-use super::line::GicLine;
+use super::arch::{Chipset, Fixtures, Guest, KernelImage, Placement};
 use super::planned::SYSFS;
-use super::{LaunchError, Loaded, Planned};
+use super::{LaunchError, Loaded, Planned, Surroundings, memory};
 
 /// A VM that is there, without a program.
 pub struct Created {
     pub(super) plan: VmPlan,
-    pub(super) mmio: MmioLayout,
-    pub(super) files: BootFiles,
+    pub(super) files: BootFiles<KernelImage>,
     pub(super) placement: Placement,
+    /// What it is to those that protect it.
+    pub(super) guest: Guest,
     pub(super) machine: Machine,
 }
 
@@ -43,83 +43,112 @@ pub(super) struct Machine {
     pub(super) vm: Vm,
     /// Its processors, by index.
     pub(super) vcpus: Vec<Vcpu>,
-    /// Its interrupt controller.
-    pub(super) gic: Gic,
-    /// Its devices.
+    /// The CPU of the host that each of them runs on; any, if absent.
+    pub(super) pin_vcpus: Option<NumberList>,
+    /// Its interrupt controller, and what else its architecture has.
+    pub(super) chipset: Chipset,
+    /// Its devices in memory.
     pub(super) bus: Bus,
+    /// Its devices at I/O ports.
+    pub(super) ports: PortBus,
     /// Its console.
     pub(super) console: Console,
+    /// By which its guest is asked to turn itself off.
+    pub(super) button: PowerButton,
     /// The devices of the host that it has.
     pub(super) assigned: Attached,
-    /// What it is to its guest, where that is more than a plain VM.
-    pub(super) realm: Option<RealmVm>,
+    /// Its emulated devices on the PCI bus.
+    pub(super) emulated: EmulatedDevices,
     /// Where its end is noted.
     pub(super) end: Arc<EndOfRun>,
 }
 
 /// The console of a VM.
 pub(super) struct Console {
-    /// The port.
-    pub(super) serial: Arc<Mutex<Serial>>,
+    /// What takes input.
+    pub(super) input: Box<dyn InputPort>,
     /// Where its output goes.
     pub(super) output: Output,
     /// Signalled when the guest has taken all of its input.
     pub(super) drained: EventFd,
 }
 
+impl Console {
+    /// What another console of the guest is connected to.
+    fn terminal(&self) -> Result<Terminal, LaunchError> {
+        let drained = self.drained.try_clone();
+        Ok(Terminal {
+            output: self.output.writer(),
+            drained: drained.map_err(LaunchError::host("make an event"))?,
+        })
+    }
+}
+
 impl Created {
-    pub(super) fn new(planned: Planned) -> Result<Self, LaunchError> {
+    pub(super) fn new(
+        planned: Planned,
+        surroundings: Surroundings<'_>,
+    ) -> Result<Self, LaunchError> {
         let Planned {
             plan,
             files,
             placement,
+            resources,
+            emulated,
+            #[cfg(debug_assertions)]
+            mirror,
         } = planned;
-        let mmio = *plan.mmio().ok_or(LaunchError::NoMmio)?;
-        let mut assigned = Assigned::open(&plan, Path::new(SYSFS))?;
-        let pages = Arc::new(Pages::new(&plan)?);
-        let vm = Vm::create(plan.ipa_bits())?;
+        let Surroundings { screen, progress } = surroundings;
+        let assigned = Assigned::open(&plan, Path::new(SYSFS))?;
+        let (vm, guest) = Guest::create(&plan)?;
+        let fixed = files.firmware.as_ref().map(Firmware::range);
+        let pages = memory::take(&plan, &vm, fixed, &resources, progress)?;
+        #[cfg(debug_assertions)]
+        if mirror == iommu::Mirror::LeftOut {
+            tracing::warn!("an accepted device reaches no shared page: for tests only");
+            pages.space().leave_out_mirror();
+        }
         vm.add_ram(pages.ram())?;
         tracing::info!(ipa_bits = vm.ipa_bits(), "VM and its memory created");
-        if !vm.exit_without_syndrome()? {
-            tracing::info!("this KVM ends the VM when a guest accesses a device in an odd way");
-        }
-        let realm = realm(&vm, &pages, &plan)?;
-        let vcpus = vcpus(&vm, plan.vcpus())?;
-        let at =
-            |range: iommu::PageRange<iommu::Gpa>| Ipa::shared(range.start(), plan.shared_bit());
-        let layout = GicLayout {
-            distributor: at(mmio.gic_distributor),
-            redistributors: at(mmio.gic_redistributors),
-            its: at(mmio.gic_its),
-        };
-        let gic = Gic::create(&vm, layout, lines::COUNT)?;
-        let mut bus = Bus::default();
+        let (chipset, vcpus) = Chipset::create(&vm, &plan, &pages, &files)?;
+        let (mut bus, mut ports) = (Bus::default(), PortBus::default());
         let end = Arc::new(EndOfRun::new().map_err(LaunchError::host("make an event"))?);
-        let console = console(&vm, &mmio, &mut bus, &end)?;
-        bus.insert(mmio.rtc, Arc::new(Mutex::new(Rtc::new())))?;
-        assigned.connect(&pages)?;
-        let assigned = assigned.attach(&plan, &vm, &mut bus)?;
+        let (mut console, fixtures) = console(&chipset, &vm, screen, &end)?;
+        let button = chipset.fit(fixtures, &mut bus, &mut ports, &end)?;
+        let connected = assigned.connect(&plan, &pages)?;
+        let mut pci = PciBus::new(&plan, &vm).map_err(AttachError::Slot)?;
+        let assigned = connected.attach(&plan, &pages, &mut pci)?;
+        let terminal = console.terminal()?;
+        let mut emulated = emulated.attach(&mut pci, &pages, &end, terminal)?;
+        if let Some(input) = emulated.take_input() {
+            console.input = input;
+        }
+        pci.answer_at_ports(&mut ports)?;
+        pci.answer(&plan, &mut bus)?;
         tracing::info!(vcpus = vcpus.len(), "devices created");
         Ok(Self {
             plan,
-            mmio,
             files,
             placement,
+            guest,
             machine: Machine {
                 pages,
                 vm,
                 vcpus,
-                gic,
+                pin_vcpus: resources.pin_vcpus,
+                chipset,
                 bus,
+                ports,
                 console,
+                button,
                 assigned,
-                realm,
+                emulated,
                 end,
             },
         })
     }
 
-    /// Puts the kernel, its device tree and the initial RAM disk into guest memory.
+    /// Puts the kernel, the initial RAM disk and what the kernel is told into guest memory.
     ///
     /// # Errors
     /// When a file cannot be read any more.
@@ -128,55 +157,32 @@ impl Created {
     }
 }
 
-fn realm(vm: &Vm, pages: &Arc<Pages>, plan: &VmPlan) -> Result<Option<RealmVm>, kvm::Error> {
-    match plan.platform() {
-        Platform::EmulatedRealm => RealmVm::new(vm, Arc::clone(pages), plan.ipa_bits()).map(Some),
-        Platform::None
-        | Platform::Cca
-        | Platform::Pkvm
-        | Platform::SwProtected
-        | Platform::Snp
-        | Platform::Tdx => Ok(None),
-    }
-}
-
-/// The boot processor, and the others waiting for it.
-fn vcpus(vm: &Vm, count: u32) -> Result<Vec<Vcpu>, kvm::Error> {
-    (0..count)
-        .map(|index| {
-            let power = match index {
-                0 => PowerState::On,
-                _ => PowerState::Off,
-            };
-            Vcpu::create(vm, index, power)
-        })
-        .collect()
-}
-
-/// The serial port, and in the same page the notifier by which a guest that panics ends the run.
+/// The serial port, the notifier by which a guest that panics ends the run, and the button's wire.
 fn console(
+    chipset: &Chipset,
     vm: &Vm,
-    mmio: &MmioLayout,
-    bus: &mut Bus,
+    screen: &Arc<Screen>,
     end: &Arc<EndOfRun>,
-) -> Result<Console, LaunchError> {
+) -> Result<(Console, Fixtures), LaunchError> {
     let drained = EventFd::new(EFD_NONBLOCK).map_err(LaunchError::host("make an event"))?;
     let wanted = drained
         .try_clone()
         .map_err(LaunchError::host("make an event"))?;
-    let output =
-        Output::to(std::io::stdout()).map_err(LaunchError::host("start the console thread"))?;
-    let line = GicLine::new(vm, lines::SERIAL);
-    let serial = Serial::new(Arc::new(line), Box::new(output.writer()), wanted);
+    let output = Output::to(screen.console(std::io::stdout()))
+        .map_err(LaunchError::host("start the console thread"))?;
+    let serial = Serial::new(chipset.serial_line(vm), Box::new(output.writer()), wanted);
     let serial = Arc::new(Mutex::new(serial));
     let end = Arc::clone(end);
     let notifier = PanicNotifier::new(move || end.end(Ending::Crash));
-    let port = Arc::<Mutex<Serial>>::clone(&serial);
-    let page = Pair::new(port, PANIC_OFFSET, Arc::new(Mutex::new(notifier)));
-    bus.insert(mmio.serial, Arc::new(Mutex::new(page)))?;
-    Ok(Console {
-        serial,
+    let fixtures = Fixtures {
+        serial: Arc::<Mutex<Serial>>::clone(&serial),
+        panic: Arc::new(Mutex::new(notifier)) as SharedDevice,
+        button: chipset.button_line(vm),
+    };
+    let console = Console {
+        input: Box::new(serial),
         output,
         drained,
-    })
+    };
+    Ok((console, fixtures))
 }

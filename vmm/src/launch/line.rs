@@ -2,28 +2,27 @@
 
 use devices::irq::IrqLine;
 use devices::rate_limit::RateLimit;
-use kvm::Vm;
-use kvm::aarch64::Spi;
+use kvm::{IrqInput, Vm};
 
 static LOST: RateLimit = RateLimit::per_second(1);
 
 /// One line.
-pub(super) struct GicLine {
+pub(super) struct ControllerLine {
     vm: Vm,
-    line: Option<Spi>,
+    line: Option<IrqInput>,
 }
 
-impl GicLine {
-    /// The line `number`, counted as in the device tree.
-    pub(super) fn new(vm: &Vm, number: u32) -> Self {
+impl ControllerLine {
+    /// The line that drives `input`; none drives nothing.
+    pub(super) fn new(vm: &Vm, input: Option<IrqInput>) -> Self {
         Self {
             vm: vm.clone(),
-            line: Spi::new(number),
+            line: input,
         }
     }
 }
 
-impl IrqLine for GicLine {
+impl IrqLine for ControllerLine {
     fn set_level(&self, high: bool) {
         let driven = self.line.map(|line| self.vm.set_irq_line(line, high));
         if let Some(Err(error)) = driven
