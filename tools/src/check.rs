@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use vmm::check::{Check, Judgement, recorded_facts};
+use vmm::check::{Check, Judgement};
+use vmm::host::Roots;
 use vmm::plan::PlanOptions;
 use vmm::report::{self, Report, Style};
 
+use crate::config::{Config, host_facts};
 use crate::output::{complain, print, style};
 
 /// Exit code when config or facts are not what they should be.
@@ -14,8 +16,6 @@ const UNUSABLE: u8 = 2;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The config file
-    config: PathBuf,
     /// Check for the host whose facts 'ccvm host --json' recorded, not for this one
     #[arg(long, value_name = "FACTS.json")]
     host: Option<PathBuf>,
@@ -25,6 +25,8 @@ pub(crate) struct Args {
     /// Draw the address space to this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    config: Config,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -36,14 +38,17 @@ enum Format {
 }
 
 pub(crate) fn main(args: &Args) -> ExitCode {
-    let facts = match &args.host {
-        Some(path) => recorded_facts(path),
-        None => Ok(vmm::host::read()),
-    };
+    if let Some(printed) = args.config.printed() {
+        return printed;
+    }
+    let facts = host_facts(args.host.as_deref());
     let known = facts.as_ref().ok().cloned();
-    let mut check = Check::of_file(&args.config, facts, PlanOptions::default());
+    let mut check = args.config.check(facts, PlanOptions::default());
     if let (None, Some(known)) = (&args.host, &known) {
         check.look_at_boot_files(known.arch);
+        check.look_at_resources(&Roots::this_host());
+        check.look_at_disks();
+        check.look_at_interfaces();
     }
     let report = Report::new(&check, known.as_ref());
     print(&match args.format {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use vmm::host::class::{class_name, is_bridge};
-use vmm::host::facts::{Arch, DeviceFacts, HostFacts, KvmFacts};
+use vmm::host::facts::{Arch, DeviceFacts, HostFacts, KvmFacts, VfioFacts};
 use vmm::plan::dma_width;
 
 use crate::output::print;
@@ -36,6 +36,12 @@ fn describe(facts: &HostFacts) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(text, "KVM   {}", kvm_verdict(facts));
+    for lacking in facts.kvm.iter().flat_map(|kvm| &kvm.lacking) {
+        let _ = writeln!(text, "      no '{}': {}", lacking.platform, lacking.reason);
+    }
+    if let Some(vfio) = &facts.vfio {
+        let _ = writeln!(text, "VFIO  {}", vfio_verdict(vfio));
+    }
     let _ = writeln!(text, "PCI   {}", pci_verdict(&facts.devices));
     if !facts.devices.is_empty() {
         let _ = write!(text, "\n{}", devices(&facts.devices));
@@ -53,14 +59,10 @@ fn kvm_verdict(facts: &HostFacts) -> String {
     match &facts.kvm {
         None => "not usable: 'ccvm run' will not work, 'ccvm check' will".to_owned(),
         Some(kvm) => format!(
-            "api {}, {}, platforms: {}{}",
+            "api {}, {}, platforms: {}",
             kvm.api,
             address_bits(facts.arch, kvm),
             platforms(kvm),
-            match facts.arch {
-                Arch::Aarch64 => "",
-                Arch::X86_64 => "; this ccvm plans for them and runs arm64 VMs only",
-            }
         ),
     }
 }
@@ -86,6 +88,25 @@ fn platforms(kvm: &KvmFacts) -> String {
     match names.as_slice() {
         [] => "not known".to_owned(),
         names => names.join(", "),
+    }
+}
+
+/// What DMA tables can be made with; the one that ccvm takes comes first.
+fn vfio_verdict(vfio: &VfioFacts) -> String {
+    let mut offers = Vec::new();
+    if vfio.iommufd {
+        offers.push("iommufd".to_owned());
+    }
+    if vfio.type1 {
+        offers.push(match vfio.dma_entry_limit {
+            Some(limit) => format!("type1 of at most {limit} mappings"),
+            None => "type1".to_owned(),
+        });
+    }
+    match offers.is_empty() {
+        true => "not usable: `modprobe vfio-pci` loads it; without it no device can be assigned"
+            .to_owned(),
+        false => format!("DMA tables by {}", offers.join(", else ")),
     }
 }
 
@@ -148,7 +169,9 @@ mod tests {
     use super::*;
 
     const FACTS: &str = r#"{"schema":1,"arch":"aarch64",
-        "kvm":{"api":12,"ipa_bits_max":48,"platforms":["none","emulated-realm"]},"devices":[
+        "kvm":{"api":12,"ipa_bits_max":48,"platforms":["none","emulated-realm"],
+               "lacking":[{"platform":"cca","reason":"its KVM is plain"}]},
+        "vfio":{"type1":true,"iommufd":true,"dma_entry_limit":65535},"devices":[
         {"pci":"0000:00:00.0","vendor":"0x1b36","device":"0x0008","class":"0x060000"},
         {"pci":"0000:00:04.0","vendor":"0x8086","device":"0x100e","class":"0x020000","group":3,
          "driver":"vfio-pci","dma_mask_bits":32,"coherent_dma_mask_bits":32,
@@ -164,6 +187,8 @@ mod tests {
             describe(&facts),
             "\
 KVM   api 12, 48 guest-physical (IPA) address bits, platforms: none, emulated-realm
+      no 'cca': its KVM is plain
+VFIO  DMA tables by iommufd, else type1 of at most 65535 mappings
 PCI   3 functions in 2 IOMMU groups; 1 ready for a VM
 
 ADDRESS       DEVICE               IDS        GROUP  DRIVER    MASKS  DMA BITS

@@ -2,9 +2,12 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod config;
 mod device;
 mod host;
+mod log;
 mod output;
+mod progress;
 mod run;
 mod schema;
 mod table;

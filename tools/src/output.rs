@@ -19,7 +19,11 @@ pub(crate) fn complain(message: &str) {
 /// Prints findings that concern no file.
 pub(crate) fn findings(diagnostics: &[Diagnostic]) {
     let style = style(&std::io::stderr());
-    let text = report::findings(diagnostics, None, style);
+    explain(&report::findings(diagnostics, None, style));
+}
+
+/// Prints what there is to say beside an answer.
+pub(crate) fn explain(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 

@@ -21,6 +21,10 @@ enum Which {
     Host,
     /// The report of 'ccvm check --format json'
     Report,
+    /// Requests and responses of 'ccvm run --control'
+    Control,
+    /// What 'ccvm measure --format json' prints
+    Measure,
 }
 
 pub(crate) fn main(args: &Args) -> ExitCode {
@@ -28,6 +32,8 @@ pub(crate) fn main(args: &Args) -> ExitCode {
         Which::Config => Document::Config,
         Which::Host => Document::Host,
         Which::Report => Document::Report,
+        Which::Control => Document::Control,
+        Which::Measure => Document::Measure,
     };
     print(&format!("{:#}\n", document.schema().to_value()));
     ExitCode::SUCCESS

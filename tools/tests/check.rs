@@ -24,9 +24,15 @@ const CASES: &[Case] = &[
     ("realm-bounce", "qemu-virt", 1),
     ("realm-translated", "qemu-virt", 1),
     ("plain-translated", "qemu-virt", 0),
+    ("plain-translated-without-iommu", "qemu-virt", 1),
+    ("realm-iommu", "qemu-virt", 0),
+    ("realm-disks", "qemu-virt", 0),
+    ("disk-errors", "qemu-virt", 2),
     ("plain-narrow", "amd-server", 0),
     ("plain-reserved-hole", "amd-server", 0),
     ("snp-xhci", "amd-server", 1),
+    ("snp-network", "amd-server", 0),
+    ("tdx-accelerator", "intel-server", 0),
     ("cca-gpu", "arm-server", 0),
     ("auto", "arm-server", 0),
     ("absent-device", "arm-server", 1),
@@ -170,10 +176,114 @@ fn a_picture_that_cannot_be_written_is_an_error() {
 
 #[test]
 fn every_schema_is_printed_as_json() {
-    for document in ["config", "host", "report"] {
+    for document in ["config", "host", "report", "measure"] {
         let output = ccvm(&["schema", document]);
         assert!(output.status.success());
         let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert!(schema["properties"].is_object(), "{document}");
     }
+}
+
+#[test]
+fn flags_are_checked_as_the_file_that_they_stand_for() {
+    let flags = [
+        "--platform=emulated-realm",
+        "--memory=512MiB",
+        "--kernel=Image",
+        "--initrd=initrd.cpio",
+        "--cmdline=console=ttyS0",
+        "--device=0000:00:04.0",
+    ];
+    let host = ["--host", "hosts/qemu-virt.json"];
+    let by_flags = ccvm(&[&["check"], &host[..], &flags[..]].concat());
+    assert_eq!(by_flags.status.code(), Some(0));
+    let config = ccvm(&[&["check", "--print-config"], &flags[..]].concat());
+    assert_eq!(config.status.code(), Some(0));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("vm.toml");
+    std::fs::write(&file, &config.stdout).unwrap();
+    let by_file = ccvm(&["check", file.to_str().unwrap(), host[0], host[1]]);
+    assert_eq!(by_file.status.code(), Some(0));
+    let text = String::from_utf8(by_flags.stdout).unwrap();
+    assert!(text.contains("accepted: emulated-realm"), "{text}");
+    assert_eq!(text, String::from_utf8(by_file.stdout).unwrap());
+}
+
+#[test]
+fn findings_about_flags_show_the_flag() {
+    let arguments = [
+        "check",
+        "--host",
+        "hosts/qemu-virt.json",
+        "--memory",
+        "8GiB",
+    ];
+    let more = ["--platform=emulated-realm", "--device", "0000:00:04.0"];
+    let output = ccvm(&[&arguments[..], &more[..]].concat());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    for part in [
+        "CCVM0101",
+        "command line:",
+        "\u{2502} --device 0000:00:04.0\n",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+}
+
+#[test]
+fn a_file_and_flags_exclude_each_other_and_one_of_them_is_needed() {
+    let config = "configs/realm-e1000.toml";
+    for arguments in [
+        vec!["check"],
+        vec!["check", "--kernel", "Image"],
+        vec!["check", config, "--memory", "1GiB"],
+        vec!["check", config, "--vcpus", "2"],
+        vec!["check", config, "--print-config"],
+        vec!["check", "--memory", "1GiB", "--initrd", "initrd.cpio"],
+    ] {
+        let output = ccvm(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(output.stdout, b"", "{arguments:?}");
+    }
+}
+
+#[test]
+fn flags_that_are_no_config_are_not_printed_as_one() {
+    let output = ccvm(&["check", "--memory=512M", "--print-config"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.stdout, b"");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("CCVM0203"));
+}
+
+#[test]
+fn every_key_of_a_config_has_a_flag() {
+    let schema: serde_json::Value =
+        serde_json::from_slice(&ccvm(&["schema", "config"]).stdout).unwrap();
+    let help = String::from_utf8(ccvm(&["check", "--help"]).stdout).unwrap();
+    let mut flags = 0;
+    for (table, content) in schema["properties"].as_object().unwrap() {
+        // A list of tables has one flag, by its own name; its keys go behind commas. So has a device that
+        // there is one of.
+        let is_one_device = ["vsock", "rng", "console"].contains(&table.as_str());
+        let keys = match content.get("items") {
+            Some(_) => vec![table.clone()],
+            None if is_one_device => vec![table.clone()],
+            None => {
+                let name = content["$ref"].as_str().unwrap().trim_start_matches('#');
+                let entry = schema.pointer(name).unwrap();
+                let keys = entry["properties"].as_object().unwrap().keys();
+                keys.cloned().collect()
+            }
+        };
+        for key in keys {
+            let flag = format!("--{key}");
+            assert!(
+                help.split_whitespace().any(|word| word == flag),
+                "{table}: {flag}"
+            );
+            flags += 1;
+        }
+    }
+    assert!(flags >= 10, "{flags}");
 }

@@ -89,7 +89,9 @@ fn farm() -> HostFacts {
             ipa_bits_max: Some(48),
             phys_bits: None,
             platforms: vec![Platform::None, Platform::EmulatedRealm],
+            lacking: Vec::new(),
         }),
+        vfio: None,
         devices: devices.collect(),
         unknown: vec![],
     }
@@ -112,6 +114,7 @@ fn device(kind: &Kind, segment: u32, number: u8) -> DeviceFacts {
         class: Hex(kind.class),
         group: Some(segment * 256 + u32::from(number)),
         driver: Some(kind.driver.to_owned()),
+        own_node: None,
         dma_mask_bits: Some(kind.mask),
         coherent_dma_mask_bits: Some(kind.mask),
         register_dma_bits: None,
