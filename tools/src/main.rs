@@ -3,6 +3,7 @@
 
 mod check;
 mod config;
+mod ctl;
 mod device;
 mod host;
 mod log;
@@ -31,6 +32,8 @@ enum Command {
     Check(check::Args),
     /// Launch the VM of a config
     Run(run::Args),
+    /// Ask a running VM, or tell it what to do
+    Ctl(ctl::Args),
     /// Show what this host offers
     Host(host::Args),
     /// Hand a PCI device to VFIO and back
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(args) => check::main(&args),
         Command::Run(args) => run::main(&args, started),
+        Command::Ctl(args) => ctl::main(&args),
         Command::Host(args) => host::main(&args),
         Command::Device(args) => device::main(&args),
         Command::Schema(args) => schema::main(&args),
