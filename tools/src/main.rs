@@ -7,6 +7,7 @@ mod ctl;
 mod device;
 mod host;
 mod log;
+mod measure;
 mod output;
 mod progress;
 mod run;
@@ -30,6 +31,8 @@ struct Cli {
 enum Command {
     /// Check a config against this host, or against recorded host facts
     Check(check::Args),
+    /// Foretell the launch measurement that a verifier should expect
+    Measure(measure::Args),
     /// Launch the VM of a config
     Run(run::Args),
     /// Ask a running VM, or tell it what to do
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     match Cli::parse().command {
         Command::Check(args) => check::main(&args),
+        Command::Measure(args) => measure::main(&args),
         Command::Run(args) => run::main(&args, started),
         Command::Ctl(args) => ctl::main(&args),
         Command::Host(args) => host::main(&args),
