@@ -5,6 +5,7 @@ mod check;
 mod config;
 mod ctl;
 mod device;
+mod generate;
 mod host;
 mod log;
 mod measure;
@@ -17,7 +18,7 @@ mod table;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A VMM for confidential VMs with assigned devices.
 #[derive(Parser)]
@@ -43,6 +44,11 @@ enum Command {
     Device(device::Args),
     /// Print the JSON Schema of a document
     Schema(schema::Args),
+    /// Print the completions for a shell
+    Completions(generate::CompletionsArgs),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(generate::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -55,5 +61,7 @@ fn main() -> ExitCode {
         Command::Host(args) => host::main(&args),
         Command::Device(args) => device::main(&args),
         Command::Schema(args) => schema::main(&args),
+        Command::Completions(args) => generate::completions(&args, Cli::command()),
+        Command::Man(args) => generate::man(&args, Cli::command()),
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::cross::{self, Lint};
 use crate::progress::{run, skip, step};
-use crate::{direction, licences, tidy};
+use crate::{direction, licences, package, tidy};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -39,6 +39,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         ])
         .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
+    package::rehearse()?;
     if !args.no_tests {
         crate::test::main(&crate::test::Args::default())?;
     }

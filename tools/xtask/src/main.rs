@@ -14,6 +14,8 @@ mod direction;
 mod images;
 mod licences;
 mod links;
+mod man;
+mod package;
 mod progress;
 mod test;
 mod tidy;
@@ -43,6 +45,10 @@ enum Task {
     Images(images::Args),
     /// Print the figures that the project promises
     Bench(bench::Args),
+    /// Write the man pages to target/man
+    Man,
+    /// Build the Debian package, into target/package
+    Package(package::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +58,8 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::main(&args),
         Task::Images(args) => images::main(&args),
         Task::Bench(args) => bench::main(&args),
+        Task::Man => man::main(),
+        Task::Package(args) => package::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
