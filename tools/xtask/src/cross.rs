@@ -1,4 +1,4 @@
-//! How code for arm64 is linted on another machine: by rustup's compiler where it has the target,
+//! How code for arm64 is linted and tested on another machine: by rustup's compiler where it has the target,
 //! else by Debian's, which brings the arm64 standard library as a package.
 
 use std::process::Command;
@@ -58,6 +58,32 @@ pub(crate) fn lint() -> Lint {
 
 fn answers(command: &mut Command) -> bool {
     command.output().is_ok_and(|out| out.status.success())
+}
+
+/// What runs programs for arm64 on another machine: Debian's `qemu-user-static`.
+const EMULATOR: &str = "qemu-aarch64-static";
+
+/// The command that tests arm64 code on another machine, ready for the arguments after `test`; or why
+/// there is none.
+pub(crate) fn test() -> Result<Command, &'static str> {
+    if cfg!(target_arch = "aarch64") {
+        return Err("they are among the tests of this machine, which is arm64");
+    }
+    let mut toolchains = TOOLCHAINS.iter();
+    let Some(toolchain) = toolchains.find(|toolchain| toolchain.has_target()) else {
+        return Err("no compiler for arm64; 'cargo xtask images' installs one");
+    };
+    if !answers(Command::new(LINKER).arg("--version")) {
+        return Err("no linker for arm64; 'cargo xtask images' installs one");
+    }
+    if !answers(Command::new(EMULATOR).arg("--version")) {
+        return Err("no emulator of arm64 programs; 'cargo xtask images' installs one");
+    }
+    let mut command = toolchain.cargo("cargo");
+    command
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", EMULATOR)
+        .args(["test", "--target", TARGET]);
+    Ok(command)
 }
 
 impl Toolchain {

@@ -19,6 +19,7 @@ mod package;
 mod progress;
 mod test;
 mod tidy;
+mod vm;
 mod vmtest;
 
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum Task {
     Man,
     /// Build the Debian package, into target/package
     Package(package::Args),
+    /// Boot the testbed and run a command in it
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::main(&args),
         Task::Man => man::main(),
         Task::Package(args) => package::main(&args),
+        Task::Vm(args) => vm::main(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

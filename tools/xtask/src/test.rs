@@ -8,6 +8,12 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, bail};
 
+use crate::cross;
+
+mod failures;
+
+use failures::Failures;
+
 #[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Run the VM tests alone
@@ -19,6 +25,9 @@ pub(crate) struct Args {
     /// Run only the tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Run the VM tests of one architecture's testbed only: arm64 or x86_64
+    #[arg(long, value_name = "ARCH", conflicts_with = "on_host")]
+    arch: Option<String>,
     /// Name what is missing on this machine and do not install it
     #[arg(long)]
     no_install: bool,
@@ -54,12 +63,17 @@ impl AddAssign for Tally {
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
     let mut total = Tally::default();
+    let mut failures = Failures::default();
     if !args.only_vm && !args.on_host {
-        total += in_crates(args)?;
-        total += in_docs(args)?;
+        total += in_crates(args, &mut failures)?;
+        total += in_docs(args, &mut failures)?;
+        total += on_scripted_kernels(args, &mut failures)?;
     }
     if !args.no_vm {
-        total += in_vms(args)?;
+        total += in_vms(args, &mut failures)?;
+    }
+    for line in failures.lines() {
+        println!("{line}");
     }
     let Tally {
         passed,
@@ -74,7 +88,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Unit, property and golden tests.
-fn in_crates(args: &Args) -> anyhow::Result<Tally> {
+fn in_crates(args: &Args, failures: &mut Failures) -> anyhow::Result<Tally> {
     println!("==> unit, property and golden tests");
     let has_nextest = Command::new("cargo")
         .args(["nextest", "--version"])
@@ -111,20 +125,40 @@ fn in_crates(args: &Args) -> anyhow::Result<Tally> {
         } else {
             Stream::Output
         },
+        failures,
     )
 }
 
 /// The examples in the documentation.
-fn in_docs(args: &Args) -> anyhow::Result<Tally> {
+fn in_docs(args: &Args, failures: &mut Failures) -> anyhow::Result<Tally> {
     println!("==> examples in the documentation");
     let mut cargo = Command::new("cargo");
     cargo.args(["test", "--quiet", "--workspace", "--doc", "--no-fail-fast"]);
     cargo.args(&args.filter);
-    tally(&mut cargo, Stream::Output)
+    tally(&mut cargo, Stream::Output, failures)
+}
+
+/// Launches on kernels that no test machine has: code for arm64, which another machine emulates.
+fn on_scripted_kernels(args: &Args, failures: &mut Failures) -> anyhow::Result<Tally> {
+    println!("==> launches on scripted kernels, for arm64");
+    let mut cargo = match cross::test() {
+        Ok(cargo) => cargo,
+        Err(reason) => {
+            println!("SKIP  {reason}");
+            return Ok(Tally {
+                skipped: u64::from(!cfg!(target_arch = "aarch64")),
+                ..Tally::default()
+            });
+        }
+    };
+    cargo.args(["--quiet", "--package=kvm", "--package=vmm"]);
+    cargo.args(["--test=realm", "--test=launch", "--no-fail-fast"]);
+    cargo.args(&args.filter);
+    tally(&mut cargo, Stream::Output, failures)
 }
 
 /// The VM tests.
-fn in_vms(args: &Args) -> anyhow::Result<Tally> {
+fn in_vms(args: &Args, failures: &mut Failures) -> anyhow::Result<Tally> {
     println!("==> VM tests");
     let mut vmtest = crate::vmtest::command("test");
     let flags = [
@@ -132,13 +166,17 @@ fn in_vms(args: &Args) -> anyhow::Result<Tally> {
         ("--on-host", args.on_host),
     ];
     vmtest.args(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag));
-    let values = [("--filter", &args.filter), ("--report", &args.report)];
+    let values = [
+        ("--filter", &args.filter),
+        ("--arch", &args.arch),
+        ("--report", &args.report),
+    ];
     for (option, value) in values {
         vmtest.args(value.iter().flat_map(|value| [option, value]));
     }
     vmtest.args(args.device.iter().flat_map(|device| ["--device", device]));
     vmtest.args(args.scratch.iter().flat_map(|disk| ["--scratch", disk]));
-    tally(&mut vmtest, Stream::Output)
+    tally(&mut vmtest, Stream::Output, failures)
 }
 
 /// Where a runner prints its summary.
@@ -149,7 +187,7 @@ enum Stream {
 }
 
 /// Runs a test runner, shows what it prints, and adds up its summaries.
-fn tally(command: &mut Command, stream: Stream) -> anyhow::Result<Tally> {
+fn tally(command: &mut Command, stream: Stream, failures: &mut Failures) -> anyhow::Result<Tally> {
     match stream {
         Stream::Output => command.stdout(Stdio::piped()),
         Stream::Errors => command.stderr(Stdio::piped()),
@@ -166,7 +204,10 @@ fn tally(command: &mut Command, stream: Stream) -> anyhow::Result<Tally> {
         let line = String::from_utf8_lossy(&line);
         match summary(&line) {
             Some(tally) => total += tally,
-            None => println!("{line}"),
+            None => {
+                failures.read(&line);
+                println!("{line}");
+            }
         }
     }
     let status = child.wait().context("cannot wait for the tests")?;
