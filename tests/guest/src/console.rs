@@ -1,40 +1,32 @@
 //! Lines on the 16550.
 
-use core::cell::Cell;
 use core::fmt::{self, Write};
 
-use crate::mmio;
+use crate::arch::serial;
+use crate::lock::{Held, Spin};
 
-/// The address of the serial port, where there is one.
-struct Port(Cell<u64>);
+/// Whoever prints a line.
+static LINE: Spin<()> = Spin::new(());
 
-// SAFETY: there is one processor, and no exception handler writes the address.
-unsafe impl Sync for Port {}
-
-static PORT: Port = Port(Cell::new(0));
-
-/// Line status register: the transmitter takes a byte.
-const LINE_STATUS: u64 = 5;
-const TRANSMITTER_EMPTY: u8 = 0x20;
-
-/// Prints at this address from now on.
-pub fn init(address: u64) {
-    PORT.0.set(address);
+/// Writes a line to the port.
+pub struct Line {
+    _held: Option<Held<'static, ()>>,
 }
 
-/// Writes to the port.
-pub struct Console;
+impl Line {
+    /// Waits for the line that another processor prints, but not for good: this may be an exception
+    /// in the middle of one.
+    pub fn new() -> Self {
+        const TRIES: u32 = 10_000_000;
+        Self {
+            _held: (0..TRIES).find_map(|_| LINE.try_lock()),
+        }
+    }
+}
 
-impl Write for Console {
+impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let port = PORT.0.get();
-        if port == 0 {
-            return Ok(());
-        }
-        for byte in text.bytes() {
-            while mmio::read8(port + LINE_STATUS) & TRANSMITTER_EMPTY == 0 {}
-            mmio::write8(port, byte);
-        }
+        text.bytes().for_each(serial::put);
         Ok(())
     }
 }
@@ -45,6 +37,6 @@ macro_rules! report {
     ($($argument:tt)*) => {{
         use core::fmt::Write as _;
         // The port never fails.
-        let _ = writeln!($crate::console::Console, $($argument)*);
+        let _ = writeln!($crate::console::Line::new(), $($argument)*);
     }};
 }

@@ -24,13 +24,24 @@ const TO_MEMORY: u64 = 2;
 
 /// The device.
 pub struct Edu {
-    base: u64,
+    /// Its configuration.
+    pub function: Function,
+    /// Its requester id: what the IOMMU knows it by.
+    pub endpoint: u32,
+    /// Where its registers are accessed.
+    pub base: u64,
 }
 
 impl Edu {
     /// The device, switched on.
     pub fn find(machine: &Machine<'_>) -> Result<Self, &'static str> {
-        let function = Function::find(machine, 0x1234, 0x11e8).ok_or("there is no edu device")?;
+        Self::at(machine, 0)
+    }
+
+    /// The device that is number `index` of its kind on the bus, switched on.
+    pub fn at(machine: &Machine<'_>, index: usize) -> Result<Self, &'static str> {
+        let mut functions = Function::every(machine, 0x1234, 0x11e8);
+        let function = functions.nth(index).ok_or("there is no edu device")?;
         let base = function
             .enable(machine)
             .ok_or("edu has no place for its registers")?;
@@ -38,7 +49,12 @@ impl Edu {
         if mmio::read32(base + register::ID) != 0x0100_00ed {
             return Err("edu does not answer");
         }
-        Ok(Self { base })
+        let endpoint = function.id.into();
+        Ok(Self {
+            function,
+            endpoint,
+            base,
+        })
     }
 
     /// Fills the buffer from DMA address `address`.

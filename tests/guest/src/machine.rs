@@ -1,12 +1,10 @@
-//! What the device tree says.
+//! What the firmware's tables say: each architecture reads its own.
 
-use hermit_dtb::Dtb;
-
+use crate::arch::Platform;
 use crate::rsi;
-use crate::smccc::Conduit;
 
-/// The most memory nodes that are looked at.
-const MOST_DRAM: usize = 8;
+/// The most ranges of memory that are looked at.
+pub const MOST_DRAM: usize = 8;
 
 /// A half-open range of addresses.
 #[derive(Clone, Copy, Default)]
@@ -18,12 +16,9 @@ pub struct Range {
 }
 
 impl Range {
-    fn from_cells(cells: &[u8], at: usize) -> Option<Self> {
-        let start = number(cells, at, 2)?;
-        Some(Self {
-            start,
-            end: start.checked_add(number(cells, at + 2, 2)?)?,
-        })
+    /// How long it is; 0 for one that ends before it starts.
+    pub fn bytes(self) -> u64 {
+        self.end.saturating_sub(self.start)
     }
 
     /// Whether `address` is in it.
@@ -36,54 +31,29 @@ impl Range {
 pub struct Machine<'a> {
     /// The kernel command line.
     pub cmdline: &'a str,
-    /// How to call PSCI.
-    pub conduit: Conduit,
+    /// How processors and the machine are switched.
+    pub platform: Platform,
     /// The Realm, where this is one.
     pub realm: Option<rsi::Realm>,
     /// PCI configuration space, where there is any.
     pub ecam: Option<Range>,
     /// The PCI window for 32-bit memory.
     pub window: Option<Range>,
-    image: u64,
-    serial: Range,
-    dram: [Range; MOST_DRAM],
+    /// The PCI window for 64-bit memory.
+    pub window_64: Option<Range>,
+    /// What the platform calls the second processor, where there is one.
+    pub second_processor: Option<u64>,
+    /// Registers of a device of the platform's, where there is no memory.
+    pub registers: Range,
+    /// Where there is nothing at all.
+    pub nowhere: u64,
+    /// Where this program is.
+    pub image: u64,
+    /// The memory; the rest is empty.
+    pub dram: [Range; MOST_DRAM],
 }
 
 impl<'a> Machine<'a> {
-    /// Reads the tree; `image` is where this program is.
-    pub fn new(tree: &Dtb<'a>, image: u64) -> Self {
-        let mut dram = [Range::default(); MOST_DRAM];
-        let memory = tree
-            .enum_subnodes("/")
-            .filter(|name| name.starts_with("memory@"));
-        for (range, node) in dram.iter_mut().zip(memory) {
-            let reg = tree.get_property(node_path(&mut [0; 64], node), "reg");
-            *range = reg
-                .and_then(|reg| Range::from_cells(reg, 0))
-                .unwrap_or_default();
-        }
-        let range = |path| Range::from_cells(tree.get_property(path, "reg")?, 0);
-        let text = |path, name| {
-            let bytes: &'a [u8] = tree.get_property(path, name)?;
-            core::str::from_utf8(bytes.strip_suffix(&[0])?).ok()
-        };
-        let conduit = match text("/psci", "method") {
-            Some("smc") => Conduit::Smc,
-            _ => Conduit::Hvc,
-        };
-        let ranges = tree.get_property("/pcie@", "ranges").unwrap_or_default();
-        Self {
-            cmdline: text("/chosen", "bootargs").unwrap_or_default(),
-            conduit,
-            realm: rsi::Realm::find(conduit),
-            ecam: range("/pcie@"),
-            window: memory_window(ranges),
-            image,
-            serial: range("/serial@").unwrap_or_default(),
-            dram,
-        }
-    }
-
     /// The memory.
     pub fn dram(&self) -> impl Iterator<Item = Range> {
         self.dram.into_iter().filter(|range| range.end != 0)
@@ -99,17 +69,9 @@ impl<'a> Machine<'a> {
         address | self.shared_bit().unwrap_or(0)
     }
 
-    /// Where the serial port is to be accessed, or 0.
-    pub fn serial_address(&self) -> u64 {
-        match self.serial.start {
-            0 => 0,
-            start => self.shared(start),
-        }
-    }
-
     /// The first address beyond memory, devices and windows.
     pub fn highest_address(&self) -> u64 {
-        let devices = [self.ecam, self.window, Some(self.serial)];
+        let devices = [self.ecam, self.window, self.window_64, Some(self.registers)];
         let ranges = self.dram().chain(devices.into_iter().flatten());
         ranges.map(|range| range.end).max().unwrap_or(0)
     }
@@ -119,51 +81,55 @@ impl<'a> Machine<'a> {
         self.dram().map(|range| range.end).max().unwrap_or(0) - rsi::GRANULE
     }
 
+    /// A place above all memory.
+    pub fn beyond_memory(&self) -> u64 {
+        const GIB: u64 = 1 << 30;
+        self.highest_page().next_multiple_of(GIB) + GIB
+    }
+
     /// `bytes` bytes, aligned to as much, that neither this program nor the loader uses.
     pub fn free_memory(&self, bytes: u64) -> Option<u64> {
+        let mut starts = self.unused().filter_map(|range| {
+            let start = range.start.next_multiple_of(bytes);
+            (start.checked_add(bytes)? <= range.end).then_some(start)
+        });
+        starts.next()
+    }
+
+    /// The largest range that neither this program nor the loader uses.
+    pub fn spare(&self) -> Range {
+        let largest = self.unused().max_by_key(|range| range.bytes());
+        largest.unwrap_or_default()
+    }
+
+    fn unused(&self) -> impl Iterator<Item = Range> {
         // The image and all that the loader puts beside it stay within its first 64 MiB; what is put
         // at the end of memory, within the last 16.
         const BESIDE: u64 = 64 << 20;
         const AT_END: u64 = 16 << 20;
-        let mut starts = self.dram().filter_map(|range| {
+        self.dram().map(|range| {
             let used = range.contains(self.image);
-            let first = if used {
+            let start = if used {
                 self.image + BESIDE
             } else {
                 range.start
             };
-            let start = first.next_multiple_of(bytes);
-            let end = range.end.saturating_sub(AT_END);
-            (start.checked_add(bytes)? <= end).then_some(start)
-        });
-        starts.next()
+            Range {
+                start,
+                end: range.end.saturating_sub(AT_END),
+            }
+        })
     }
-}
 
-/// The first 32-bit memory window of a PCI root's `ranges`: seven cells each.
-fn memory_window(ranges: &[u8]) -> Option<Range> {
-    const SPACE: u64 = 3 << 24;
-    const MEMORY_32: u64 = 2 << 24;
-    let mut entries = ranges.chunks_exact(28);
-    let entry = entries
-        .find(|entry| number(entry, 0, 1).is_some_and(|space| space & SPACE == MEMORY_32))?;
-    Range::from_cells(entry, 3)
-}
+    /// The value of the word `name=value` on the command line; the last one where there are several.
+    pub fn argument(&self, name: &str) -> Option<&'a str> {
+        let words = self.cmdline.split_ascii_whitespace();
+        let values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        values.last()
+    }
 
-/// The number in `count` cells from cell `at` on.
-fn number(cells: &[u8], at: usize, count: usize) -> Option<u64> {
-    let bytes = cells.get(at * 4..(at + count) * 4)?;
-    Some(
-        bytes
-            .iter()
-            .fold(0, |value, byte| value << 8 | u64::from(*byte)),
-    )
-}
-
-/// `/` and the name of a node.
-fn node_path<'b>(buffer: &'b mut [u8; 64], name: &str) -> &'b str {
-    let end = (name.len() + 1).min(buffer.len());
-    buffer[0] = b'/';
-    buffer[1..end].copy_from_slice(&name.as_bytes()[..end - 1]);
-    core::str::from_utf8(&buffer[..end]).unwrap_or_default()
+    /// An argument that is a decimal number.
+    pub fn number_argument(&self, name: &str) -> Option<u64> {
+        self.argument(name)?.parse().ok()
+    }
 }

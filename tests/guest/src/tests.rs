@@ -1,12 +1,29 @@
 //! The tests, by name.
 
+mod bench;
+mod conformance;
+#[cfg(target_arch = "aarch64")]
 mod conversion;
 mod dma;
+#[cfg(target_arch = "x86_64")]
+mod exception;
+mod hostile;
+#[cfg(target_arch = "aarch64")]
+mod realm;
+#[cfg(target_arch = "aarch64")]
 mod service;
+#[cfg(target_arch = "aarch64")]
+mod storm;
+#[cfg(target_arch = "x86_64")]
+mod sw_protected;
+mod translation;
+#[cfg(target_arch = "aarch64")]
+mod vdev;
 
 use crate::machine::Machine;
+use crate::memory::ShareError;
 use crate::report;
-use crate::rsi::{Realm, Refused};
+use crate::rsi::Refused;
 
 /// Why a test failed.
 pub type Outcome = Result<(), Failure>;
@@ -31,6 +48,15 @@ impl From<Refused> for Failure {
     }
 }
 
+impl From<ShareError> for Failure {
+    fn from(error: ShareError) -> Self {
+        match error {
+            ShareError::NoMemory(reason) => Self::Wrong(reason),
+            ShareError::Refused(refused) => Self::Refused(refused),
+        }
+    }
+}
+
 impl core::fmt::Display for Failure {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -45,35 +71,29 @@ impl core::fmt::Display for Failure {
 /// Runs the test that the command line names.
 pub fn run(machine: &Machine<'_>) -> Outcome {
     facts(machine);
-    let words = machine.cmdline.split_ascii_whitespace();
-    let name = words.filter_map(|word| word.strip_prefix("test=")).last();
-    let name = name.unwrap_or("facts");
+    let name = machine.argument("test").unwrap_or("facts");
     report!("test={name}");
     match name {
         "facts" => Ok(()),
-        "rsi-errors" => service::errors(machine, realm(machine)?),
-        "attestation" => service::attestation(realm(machine)?),
-        "convert" => conversion::contents(machine, realm(machine)?),
-        "alias-of-private" => conversion::alias_of_private(machine, realm(machine)?),
-        "convert-bench" => conversion::bench(machine, realm(machine)?),
-        "fragment" => conversion::fragment(machine, realm(machine)?),
+        "conformance" => conformance::run(machine),
+        "convert-bench" => bench::run(machine),
+        "translation" => translation::run(machine),
+        "exhaust" => hostile::exhaust(machine),
+        "hostile" => hostile::run(machine),
         "edu-highest-page" => dma::highest_page(machine),
-        "edu-private-again" => dma::private_again(machine, realm(machine)?),
-        _ => Err("there is no such test".into()),
+        "edu-beyond-memory" => dma::beyond_memory(machine),
+        #[cfg(target_arch = "aarch64")]
+        name => realm::run(name, machine),
+        #[cfg(target_arch = "x86_64")]
+        "exception-then-device" => exception::then_device(machine),
+        #[cfg(target_arch = "x86_64")]
+        name => sw_protected::run(name, machine),
     }
-}
-
-fn realm(machine: &Machine<'_>) -> Result<Realm, Failure> {
-    machine.realm.ok_or(Failure::Wrong("this is not a Realm"))
 }
 
 fn facts(machine: &Machine<'_>) {
     match machine.realm {
-        Some(Realm { ipa_bits, version }) => {
-            report!("realm=yes");
-            report!("rsi_version={}.{}", version >> 16, version & 0xffff);
-            report!("ipa_bits={ipa_bits}");
-        }
+        Some(realm) => realm.report(),
         None => report!("realm=no"),
     }
     for range in machine.dram() {

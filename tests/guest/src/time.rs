@@ -1,22 +1,6 @@
-//! The virtual counter.
+//! Time, by a counter that every architecture has.
 
-use core::arch::asm;
-
-/// Ticks since some time.
-pub fn ticks() -> u64 {
-    let ticks;
-    // SAFETY: reads a counter.
-    unsafe { asm!("isb", "mrs {0}, cntvct_el0", out(reg) ticks, options(nostack)) };
-    ticks
-}
-
-/// Ticks per second.
-pub fn frequency() -> u64 {
-    let frequency;
-    // SAFETY: reads a register.
-    unsafe { asm!("mrs {0}, cntfrq_el0", out(reg) frequency, options(nostack)) };
-    frequency
-}
+pub use crate::arch::time::{frequency, ticks};
 
 /// `ticks` in microseconds.
 pub fn microseconds(ticks: u64) -> u64 {

@@ -1,10 +1,10 @@
 //! Pages that change their state.
 
 use super::Outcome;
-use crate::exception::{Aborted, try_load, try_store};
+use crate::arch::exception::{Aborted, try_load, try_store};
 use crate::machine::Machine;
 use crate::rsi::{EMPTY, GRANULE, RAM, Realm};
-use crate::{mmio, report, time};
+use crate::{mmio, report};
 
 const MIB_2: u64 = 2 << 20;
 
@@ -68,28 +68,6 @@ pub fn alias_of_private(machine: &Machine<'_>, realm: Realm) -> Outcome {
     report!("aborts={aborts}");
     if mmio::read64(page) != 0 {
         return Err("a store through the alias reached a private page".into());
-    }
-    Ok(())
-}
-
-/// How long a conversion takes, by size.
-pub fn bench(machine: &Machine<'_>, realm: Realm) -> Outcome {
-    for (name, bytes, rounds) in [("4k", GRANULE, 64), ("2m", MIB_2, 16), ("1g", 1 << 30, 4)] {
-        let Some(start) = machine.free_memory(bytes) else {
-            report!("convert_{name}=skipped, memory is too small");
-            continue;
-        };
-        let (mut share, mut unshare) = (0, 0);
-        for _ in 0..rounds {
-            let begin = time::ticks();
-            realm.set(start, start + bytes, EMPTY)?;
-            let middle = time::ticks();
-            realm.set(start, start + bytes, RAM)?;
-            share += middle - begin;
-            unshare += time::ticks() - middle;
-        }
-        report!("share_{name}_us={}", time::microseconds(share / rounds));
-        report!("unshare_{name}_us={}", time::microseconds(unshare / rounds));
     }
     Ok(())
 }

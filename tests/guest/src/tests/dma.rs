@@ -3,27 +3,31 @@
 use super::Outcome;
 use crate::edu::{BYTES, Edu};
 use crate::machine::Machine;
-use crate::rsi::{EMPTY, GRANULE, RAM, Realm};
+use crate::rsi::{EMPTY, GRANULE};
+#[cfg(target_arch = "aarch64")]
+use crate::rsi::{RAM, Realm};
 use crate::{mmio, report};
 
 /// Fills what one transfer copies with numbers that tell `seed` and their place.
-fn fill(start: u64, seed: u64) {
+pub fn fill(start: u64, seed: u64) {
     for offset in (0..BYTES).step_by(8) {
         mmio::write64(start + offset, seed << 32 | offset);
     }
 }
 
 /// How many numbers are as [`fill`] has put them.
-fn matches(start: u64, seed: u64) -> usize {
+pub fn matches(start: u64, seed: u64) -> usize {
     let offsets = (0..BYTES).step_by(8);
     offsets
         .filter(|offset| mmio::read64(start + offset) == seed << 32 | offset)
         .count()
 }
 
-const ALL: usize = BYTES as usize / 8;
+/// How many numbers that is.
+pub const ALL: usize = BYTES as usize / 8;
 
-fn share(machine: &Machine<'_>, page: u64) -> Outcome {
+/// Shares a page, where this is a Realm.
+pub fn share(machine: &Machine<'_>, page: u64) -> Outcome {
     if let Some(realm) = machine.realm {
         realm.set(page, page + GRANULE, EMPTY)?;
     }
@@ -49,7 +53,26 @@ pub fn highest_page(machine: &Machine<'_>) -> Outcome {
     }
 }
 
+/// The device writes to where there is no memory, which harms nobody.
+pub fn beyond_memory(machine: &Machine<'_>) -> Outcome {
+    let edu = Edu::find(machine)?;
+    let page = machine.free_memory(GRANULE).ok_or("no free memory")?;
+    share(machine, page)?;
+    let (page, beyond) = (machine.shared(page), machine.beyond_memory());
+    report!("beyond={beyond:#x}");
+    fill(page, 1);
+    edu.read(page)?;
+    edu.write(machine.shared(beyond))?;
+    fill(page, 2);
+    edu.write(page)?;
+    match matches(page, 1) {
+        ALL => Ok(()),
+        _ => Err("the device does not reach memory any more".into()),
+    }
+}
+
 /// The device reaches a page while it is shared, and neither reads nor writes it from then on.
+#[cfg(target_arch = "aarch64")]
 pub fn private_again(machine: &Machine<'_>, realm: Realm) -> Outcome {
     let edu = Edu::find(machine)?;
     let page = machine.free_memory(2 * GRANULE).ok_or("no free memory")?;

@@ -190,6 +190,21 @@ pub fn attestation(realm: Realm) -> Outcome {
     Ok(())
 }
 
+/// Reports what was measured before this guest ran.
+pub fn measurement(_: Realm) -> Outcome {
+    let [status, first, second, third, fourth, rest @ ..] = rsi(MEASUREMENT_READ, [0]);
+    if status != SUCCESS {
+        return Err("there is no initial measurement".into());
+    }
+    if rest[..4] != [0; 4] {
+        return Err("a SHA-256 digest has more than 32 bytes".into());
+    }
+    // The first byte of the digest is in the lowest bits of the first register.
+    let [a, b, c, d] = [first, second, third, fourth].map(u64::swap_bytes);
+    report!("initial_measurement={a:016x}{b:016x}{c:016x}{d:016x}");
+    Ok(())
+}
+
 /// Tag 399 and a map of two.
 fn begins_as_a_token() -> Result<(), Failure> {
     let first = [0, 1, 2, 3].map(|offset| BUFFER.byte(96 + offset));

@@ -8,12 +8,12 @@ macro_rules! access {
         pub fn $read(address: u64) -> $kind {
             let value: u64;
             // SAFETY: page tables map every address; one that is no memory of ours is a device or
-            // aborts, and neither can break what the compiler knows.
+            // nothing, and neither can break what the compiler knows.
             unsafe { asm!($load, out(reg) value, in(reg) address, options(nostack, readonly)) };
             value as $kind
         }
 
-        /// Stores to `address`: not in the image, the stack or the device tree.
+        /// Stores to `address`: not in the image, the stack or the firmware's tables.
         pub fn $write(address: u64, value: $kind) {
             let value = value as u64;
             // SAFETY: as above; callers store to devices and to pages that they own.
@@ -22,12 +22,37 @@ macro_rules! access {
     };
 }
 
-access!(read8, "ldrb {0:w}, [{1}]", write8, "strb {0:w}, [{1}]", u8);
-access!(read32, "ldr {0:w}, [{1}]", write32, "str {0:w}, [{1}]", u32);
-access!(read64, "ldr {0}, [{1}]", write64, "str {0}, [{1}]", u64);
+access!(
+    read8,
+    "movzx {0:e}, byte ptr [{1}]",
+    write8,
+    "mov byte ptr [{1}], {0:l}",
+    u8
+);
+access!(
+    read16,
+    "movzx {0:e}, word ptr [{1}]",
+    write16,
+    "mov word ptr [{1}], {0:x}",
+    u16
+);
+access!(
+    read32,
+    "mov {0:e}, dword ptr [{1}]",
+    write32,
+    "mov dword ptr [{1}], {0:e}",
+    u32
+);
+access!(
+    read64,
+    "mov {0}, qword ptr [{1}]",
+    write64,
+    "mov qword ptr [{1}], {0}",
+    u64
+);
 
 /// Waits until every access before this has happened.
 pub fn barrier() {
     // SAFETY: a barrier changes nothing.
-    unsafe { asm!("dsb sy", options(nostack)) };
+    unsafe { asm!("mfence", options(nostack)) };
 }

@@ -1,6 +1,7 @@
 //! Exceptions: expected ones are noted, any other ends the test.
 
-use crate::{report, smccc};
+use super::smccc;
+use crate::report;
 
 /// What `start.s` has saved.
 #[repr(C)]

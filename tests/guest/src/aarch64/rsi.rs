@@ -2,7 +2,8 @@
 
 use core::cell::UnsafeCell;
 
-use crate::smccc::{Conduit, call};
+use super::smccc::{Conduit, call};
+use crate::report;
 
 /// Bytes of the smallest unit of a state.
 pub const GRANULE: u64 = 4096;
@@ -12,6 +13,10 @@ pub const EMPTY: u64 = 0;
 /// Private memory.
 pub const RAM: u64 = 1;
 
+/// That pages may change that their host has taken away: KVM takes a page before the RMM notes its new
+/// state, so that without this no change of a page in use succeeds under an RMM.
+const CHANGE_DESTROYED: u64 = 1;
+
 /// Error codes.
 pub const SUCCESS: u64 = 0;
 /// A bad argument.
@@ -20,6 +25,8 @@ pub const INPUT: u64 = 1;
 pub const STATE: u64 = 2;
 /// There is more.
 pub const INCOMPLETE: u64 = 3;
+/// A device is in the wrong state.
+pub const DEVICE: u64 = 5;
 /// SMCCC: no such function.
 pub const NOT_SUPPORTED: u64 = u64::MAX;
 
@@ -35,13 +42,17 @@ pub mod function {
     pub const IPA_STATE_SET: u64 = 0x97;
     pub const IPA_STATE_GET: u64 = 0x98;
     pub const HOST_CALL: u64 = 0x99;
+    pub const VDEV_DMA_ENABLE: u64 = 0x9c;
+    pub const VDEV_GET_INFO: u64 = 0x9d;
+    pub const VDEV_VALIDATE_MAPPING: u64 = 0x9f;
+    pub const VDEV_DMA_DISABLE: u64 = 0xa4;
 }
 
 /// A page that a call reads or fills.
 #[repr(C, align(4096))]
 pub struct Granule(UnsafeCell<[u8; GRANULE as usize]>);
 
-// SAFETY: there is one processor, and no exception handler touches granules.
+// SAFETY: each granule has one user.
 unsafe impl Sync for Granule {}
 
 impl Granule {
@@ -116,11 +127,19 @@ impl Realm {
         1 << (self.ipa_bits - 1)
     }
 
+    /// Prints what it is.
+    pub fn report(self) {
+        let Self { ipa_bits, version } = self;
+        report!("realm=yes");
+        report!("rsi_version={}.{}", version >> 16, version & 0xffff);
+        report!("ipa_bits={ipa_bits}");
+    }
+
     /// Brings all of `start..end` into a state.
     pub fn set(self, start: u64, end: u64, state: u64) -> Result<(), Refused> {
         let mut reached = start;
         while reached != end {
-            let arguments = [reached, end, state, 0];
+            let arguments = [reached, end, state, CHANGE_DESTROYED];
             let [status, next, response, ..] = rsi(function::IPA_STATE_SET, arguments);
             if status != SUCCESS || response != 0 || next <= reached || next > end {
                 return Err(Refused { status, reached });

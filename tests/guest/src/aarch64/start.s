@@ -19,12 +19,6 @@ start:
     msr     daifset, #0xf
     mov     x20, x0
 
-    // Compiled code uses vector registers.
-    mrs     x0, cpacr_el1
-    orr     x0, x0, #(3 << 20)
-    msr     cpacr_el1, x0
-    isb
-
     // The image is linked at 0: each relocation adds where it really is.
     adrp    x19, image_header
     adrp    x1, relocations_start
@@ -66,6 +60,32 @@ start:
     orr     x1, x1, #3
     str     x1, [x0]
 
+    adrp    x1, stack_top
+    mov     sp, x1
+    bl      turn_on
+    mov     x0, x20
+    mov     x1, x19
+    bl      guest_main
+6:  wfi
+    b       6b
+
+// Where the second processor starts. x0: the top of its stack.
+.global second_start
+second_start:
+    msr     daifset, #0xf
+    mov     sp, x0
+    // Written before any cache was on: this processor, whose caches are off, sees it as it is.
+    adrp    x0, first_level_0
+    bl      turn_on
+    bl      guest_second
+15: wfi
+    b       15b
+
+// x0: a page table's root. Turns on translation, caches, vector registers and exception vectors.
+turn_on:
+    mrs     x1, cpacr_el1
+    orr     x1, x1, #(3 << 20)
+    msr     cpacr_el1, x1
     ldr     x1, =0xff04             // 0: device nGnRE, 1: memory, write-back
     msr     mair_el1, x1
     mrs     x1, id_aa64mmfr0_el1
@@ -75,6 +95,9 @@ start:
     orr     x1, x1, x2
     msr     tcr_el1, x1
     msr     ttbr0_el1, x0
+    adrp    x1, vectors
+    add     x1, x1, :lo12:vectors
+    msr     vbar_el1, x1
     dsb     sy
     tlbi    vmalle1
     dsb     sy
@@ -87,18 +110,7 @@ start:
     bic     x1, x1, #2              // no alignment check
     msr     sctlr_el1, x1
     isb
-
-    adrp    x1, vectors
-    add     x1, x1, :lo12:vectors
-    msr     vbar_el1, x1
-    adrp    x1, stack_top
-    mov     sp, x1
-    isb
-    mov     x0, x20
-    mov     x1, x19
-    bl      guest_main
-6:  wfi
-    b       6b
+    ret
     .ltorg
 
 // An access that may abort, at the address in x0. The handler skips the access and sets x2.

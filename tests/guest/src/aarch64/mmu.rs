@@ -20,7 +20,7 @@ const TABLES: usize = 40;
 #[repr(C, align(4096))]
 struct Pool(UnsafeCell<[[u64; ENTRIES]; TABLES]>);
 
-// SAFETY: there is one processor, and only `map_all` touches the pool.
+// SAFETY: only `map_all` touches the pool, and nothing else runs then.
 unsafe impl Sync for Pool {}
 
 static POOL: Pool = Pool(UnsafeCell::new([[0; ENTRIES]; TABLES]));
@@ -88,7 +88,12 @@ pub fn map_all(machine: &Machine<'_>) {
             tables.map_gib(gib | bit, |at| is_memory(at & !bit));
         }
     }
-    let root = tables.address(0);
+    use_tables();
+}
+
+/// Has this processor use the page tables that [`map_all`] has made.
+pub fn use_tables() {
+    let root = POOL.0.get() as u64;
     // SAFETY: the new tables map all that the old ones did, at the same addresses.
     unsafe {
         asm!(
