@@ -10,17 +10,20 @@ use anyhow::Context as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::arch::Arch;
 use crate::case::Host;
-use crate::devices::Role::{Ahci, Nvme};
+use crate::devices::Role::{Ahci, ApartNvme, Nvme};
 use crate::devices::{Backing, testbed_devices};
-use crate::guest;
-use crate::machine::{Machine, Script, Setup, Testbed};
+use crate::guest::{self, Kernel};
+use crate::image;
+use crate::machine::{HostKernel, Machine, Script, Setup, Testbed};
 use crate::prepare::Prepared;
 use crate::progress;
 
 /// A booted testbed; dropping it ends it and removes its files, unless they are kept.
 #[derive(Debug)]
 pub struct Bed {
+    arch: Arch,
     machine: Machine,
     backing: Backing,
     folder: Folder,
@@ -32,22 +35,37 @@ impl Bed {
     /// # Errors
     /// When the images cannot be made or the host does not come up.
     pub fn boot(prepared: &Prepared) -> anyhow::Result<Self> {
+        Self::boot_with(prepared, HostKernel::Distribution, Vec::new())
+    }
+
+    /// Boots it with another kernel for the host, and further files in the folder of the guests', by name.
+    ///
+    /// # Errors
+    /// As [`Self::boot`].
+    pub fn boot_with(
+        prepared: &Prepared,
+        kernel: HostKernel,
+        further: Vec<(String, Vec<u8>)>,
+    ) -> anyhow::Result<Self> {
         let mut folder = Folder::create()?;
         let backing = Backing::new(&folder.path);
         create_backing(&backing)?;
-        let files = guest_files(prepared)?
-            .into_iter()
+        let own = guest_files(prepared)?.into_iter();
+        let files = own
+            .map(|(name, content)| (name.to_owned(), content))
+            .chain(further)
             .map(|(name, content)| (format!("{FILES}/{name}"), content))
             .collect();
         let setup = Setup {
+            kernel,
             devices: backing.arguments(),
             files,
         };
-        let testbed = progress::step("boot the emulated host", || {
-            Testbed::boot(prepared, &setup, &folder.path)
-        })
-        .inspect_err(|_| folder.keep = true)?;
+        let what = format!("boot the emulated {} host", prepared.arch);
+        let boot = || Testbed::boot(prepared, &setup, &folder.path);
+        let testbed = progress::step(&what, boot).inspect_err(|_| folder.keep = true)?;
         Ok(Self {
+            arch: prepared.arch,
             machine: Machine::Testbed(testbed),
             backing,
             folder,
@@ -58,6 +76,7 @@ impl Bed {
     pub fn host(&mut self, show_console: bool) -> Host<'_> {
         let devices = testbed_devices();
         Host {
+            arch: self.arch,
             machine: &mut self.machine,
             scratch: devices
                 .iter()
@@ -80,6 +99,11 @@ impl Bed {
         self.machine.run(&hello).is_ok()
     }
 
+    /// How the emulated host came to its end, if it has.
+    pub fn death(&mut self) -> Option<String> {
+        self.machine.death()
+    }
+
     /// Keeps the logs and images, and says where they are.
     pub fn keep(&mut self) -> &Path {
         self.folder.keep = true;
@@ -96,19 +120,29 @@ const FILES: &str = "/ccvm";
 /// When the kernel or its modules cannot be read.
 pub fn guest_files(prepared: &Prepared) -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
     let kernel = fs::read(&prepared.guest.kernel).context("cannot read the kernel")?;
-    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-    packed
-        .write_all(&kernel)
-        .context("cannot pack the kernel")?;
-    let packed = packed.finish().context("cannot pack the kernel")?;
-    let initrd = guest::initrd(&prepared.guest)?;
+    let other = match prepared.arch {
+        Arch::Arm64 => packed(&kernel)?,
+        Arch::X86_64 => image::unpack(&kernel)?,
+    };
+    let initrd = guest::initrd(prepared)?;
     let payload = fs::read(&prepared.binaries.payload).context("cannot read the payload")?;
-    Ok(vec![
-        ("Image", kernel),
-        ("Image.gz", packed),
+    let mut files = vec![
+        (Kernel::Packaged.file(), kernel),
+        (Kernel::Converted.file(), other),
         ("guest.cpio", initrd),
         ("payload", payload),
-    ])
+    ];
+    if let Some(floor) = &prepared.binaries.floor {
+        let floor = fs::read(floor).context("cannot read the bare loop of host calls")?;
+        files.push(("floor", floor));
+    }
+    Ok(files)
+}
+
+fn packed(kernel: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(kernel).context("cannot pack the kernel")?;
+    packed.finish().context("cannot pack the kernel")
 }
 
 /// A folder for one run's images and logs.
@@ -146,7 +180,7 @@ impl Drop for Folder {
 
 /// Disks of 16 MiB, of which the first 4 hold a pattern, and 1 MiB for the guest to fetch.
 fn create_backing(backing: &Backing) -> anyhow::Result<()> {
-    for role in [Ahci, Nvme] {
+    for role in [Ahci, Nvme, ApartNvme] {
         let path = backing.disk(role);
         let create = || {
             let mut file = File::create(&path)?;

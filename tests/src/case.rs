@@ -1,70 +1,29 @@
 //! A VM test and what it needs of its host.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde::Serialize;
 use serde_json::Value;
 
+use crate::arch::Arch;
 use crate::devices::{Backing, Device, Role};
 use crate::guest::{Program, Step};
 use crate::machine::{Machine, Output, Script};
+pub use crate::outcome::{Cannot, Outcome, Result, Skip};
+pub use crate::platform::Platform;
 
 /// A test.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
     /// What is true when it passes.
     pub name: &'static str,
+    /// The architectures of the hosts that it is for.
+    pub on: &'static [Arch],
     /// The devices without which it cannot run.
     pub needs: &'static [Role],
     /// Runs it.
     pub run: fn(&mut Host<'_>) -> anyhow::Result<()>,
-}
-
-/// A reason not to run, as an error that a case returns.
-#[derive(Debug)]
-pub struct Skip(pub String);
-
-impl fmt::Display for Skip {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Skip {}
-
-/// How a test ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", tag = "outcome", content = "reason")]
-pub enum Outcome {
-    /// As it should.
-    Passed,
-    /// With this complaint.
-    Failed(String),
-    /// It did not run, for this reason.
-    Skipped(String),
-}
-
-/// A test's result.
-#[derive(Debug, Clone, Serialize)]
-pub struct Result {
-    /// The test's name.
-    pub name: &'static str,
-    /// How it ended.
-    #[serde(flatten)]
-    pub outcome: Outcome,
-    /// How long it took.
-    #[serde(rename = "seconds", serialize_with = "seconds")]
-    pub took: Duration,
-}
-
-fn seconds<S: serde::Serializer>(
-    took: &Duration,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.serialize_f64((took.as_secs_f64() * 10.0).round() / 10.0)
 }
 
 impl Case {
@@ -87,10 +46,7 @@ impl Case {
             Some(role) => Outcome::Skipped(format!("the host has not {}", role.name())),
             None => match (self.run)(host) {
                 Ok(()) => Outcome::Passed,
-                Err(error) => match error.downcast::<Skip>() {
-                    Ok(Skip(reason)) => Outcome::Skipped(reason),
-                    Err(error) => Outcome::Failed(format!("{error:#}")),
-                },
+                Err(error) => Outcome::of(&error),
             },
         };
         Result {
@@ -104,6 +60,8 @@ impl Case {
 /// The host as tests use it.
 #[derive(Debug)]
 pub struct Host<'a> {
+    /// Its architecture, and so its guests'.
+    pub arch: Arch,
     /// Where scripts run.
     pub machine: &'a mut Machine,
     /// The devices that may be used.
@@ -114,7 +72,7 @@ pub struct Host<'a> {
     pub backing: Option<Backing>,
     /// The `ccvm` command on the host.
     pub ccvm: String,
-    /// The folder on the host with `Image`, `Image.gz` and `guest.cpio`.
+    /// The folder on the host with the files that guests boot from.
     pub files: String,
     /// Whether to show the guest's console as it comes.
     pub show_console: bool,
@@ -139,8 +97,13 @@ pub fn in_one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What ccvm says when KVM has given a vCPU up and goes on with it: worth to be seen, and no failure.
+const TRIED_AGAIN: &str = "it is run once more";
+
 /// A guest that runs longer is ended.
 const GUEST_SECONDS: u32 = 200;
+/// What ccvm says, apart from its guest.
+const ERRORS: &str = "/run/ccvm-errors";
 
 impl Host<'_> {
     fn find(&self, role: Role) -> Option<&Device> {
@@ -165,6 +128,18 @@ impl Host<'_> {
     pub fn backing(&self) -> anyhow::Result<Backing> {
         let skip = || Skip("the other end of the device is not this harness's".to_owned());
         Ok(self.backing.clone().ok_or_else(skip)?)
+    }
+
+    /// Checks that the host has a program.
+    ///
+    /// # Errors
+    /// Skips the test where it does not.
+    pub fn require(&mut self, program: &str) -> anyhow::Result<()> {
+        let there = Script::quick(format!("command -v {program}"));
+        match self.machine.run(&there)?.status {
+            0 => Ok(()),
+            _ => Err(Skip(format!("the host has no {program}")).into()),
+        }
     }
 
     /// Runs `ccvm` with arguments.
@@ -232,6 +207,32 @@ impl Host<'_> {
         Ok((output.status, report))
     }
 
+    /// The launch measurement that `ccvm measure` foretells for a guest, from recorded facts of this host.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn foretell(&mut self, guest: &Guest) -> anyhow::Result<String> {
+        const CONFIG: &str = "/run/ccvm-measure.toml";
+        const FACTS: &str = "/run/ccvm-measure.json";
+        let config = guest.config(self)?;
+        self.machine.write(CONFIG, config.as_bytes())?;
+        let recorded = self.ccvm(&format!("host --json >{FACTS}"))?;
+        ensure!(recorded.status == 0, "no host facts: {}", recorded.text);
+        let output = self.ccvm(&format!("measure {CONFIG} --host {FACTS} --format json"))?;
+        ensure!(output.status == 0, "ccvm measure: {}", output.text);
+        let report: Value = serde_json::from_str(&output.text)
+            .with_context(|| format!("ccvm measure printed no report: {}", output.text))?;
+        let measurement = &report["measurement"];
+        ensure!(
+            measurement["register"] == "realm-initial-measurement",
+            "another register: {report}"
+        );
+        let digest = measurement["digest"].as_str();
+        Ok(digest
+            .with_context(|| format!("no digest: {report}"))?
+            .to_owned())
+    }
+
     /// Checks that a guest is accepted, at this IPA size, because of this device.
     ///
     /// # Errors
@@ -263,29 +264,81 @@ impl Host<'_> {
     /// # Errors
     /// When the machine dies or the guest does not end; how it ends is for the test to judge.
     pub fn boot(&mut self, guest: &Guest) -> anyhow::Result<Run> {
+        let run = self.run_command(guest)?;
+        self.boot_by(guest, &Script::boot(within(GUEST_SECONDS, &run)))
+    }
+
+    /// As [`Self::boot`], and asks `ccvm ctl` these things about every second meanwhile; returns the
+    /// responses, too.
+    ///
+    /// # Errors
+    /// As [`Self::boot`].
+    pub fn boot_asking(
+        &mut self,
+        guest: &Guest,
+        questions: &[&str],
+    ) -> anyhow::Result<(Run, Vec<Value>)> {
+        const SOCKET: &str = "/run/ccvm-test.socket";
+        const ANSWERS: &str = "/run/ccvm-answers";
+        let ccvm = self.ccvm.clone();
+        let ask = |question: &&str| format!("{ccvm} ctl {SOCKET} {question} --format json; ");
+        let asks: String = questions.iter().map(ask).collect();
+        let run = format!("{} --control {SOCKET}", self.run_command(guest)?);
+        let run = within(GUEST_SECONDS, &run);
+        let script = format!(
+            "rm -f {SOCKET} {ANSWERS}\n\
+             {{ while sleep 1; do [ -S {SOCKET} ] && {{ {asks} }}; done; }} \
+             >{ANSWERS} 2>/dev/null & asker=$!\n\
+             ({run}); status=$?\n\
+             kill $asker\n\
+             exit $status"
+        );
+        let run = self.boot_by(guest, &Script::boot(script))?;
+        let answers = self.machine.read(&format!("cat {ANSWERS}"))?;
+        let answers = answers
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        Ok((run, answers.collect()))
+    }
+
+    /// The command that runs a guest, with its config in place.
+    pub(crate) fn run_command(&mut self, guest: &Guest) -> anyhow::Result<String> {
         let config = guest.config(self)?;
         self.machine
             .write("/run/ccvm-test.toml", config.as_bytes())?;
         let options = guest
             .ipa_bits
             .map(|bits| format!("--override-ipa-bits {bits}"));
-        let options = options.unwrap_or_default();
-        let script = Script::boot(format!(
-            "rm -f /run/ccvm-stats.json\n{}",
-            within(
-                GUEST_SECONDS,
-                &format!(
-                    "{} run /run/ccvm-test.toml --stats /run/ccvm-stats.json {options}",
-                    self.ccvm
-                )
-            )
-        ));
+        // On one stream ccvm's words come in the middle of the guest's: fine to watch, not to read.
+        let errors = if self.show_console {
+            String::new()
+        } else {
+            format!("2>{ERRORS}")
+        };
+        Ok(format!(
+            "{} run /run/ccvm-test.toml --stats /run/ccvm-stats.json {} {errors}",
+            self.ccvm,
+            options.unwrap_or_default()
+        ))
+    }
+
+    /// Boots a guest by a script that does so, and waits for the script's end.
+    pub(crate) fn boot_by(&mut self, guest: &Guest, script: &Script) -> anyhow::Result<Run> {
+        let text = format!("rm -f /run/ccvm-stats.json {ERRORS}\n{}", script.text);
+        let limit = script.limit;
+        let script = Script { text, limit };
         let show = self.show_console;
-        let output = self.machine.watch(&script, |line| {
+        let mut output = self.machine.watch(&script, |line| {
             if show {
                 crate::progress::note(line);
             }
         })?;
+        let errors = Script::quick(format!("cat {ERRORS} 2>/dev/null"));
+        let said = self.machine.run(&errors)?.text;
+        for line in said.lines().filter(|line| line.contains(TRIED_AGAIN)) {
+            crate::progress::note(line);
+        }
+        output.text += &said;
         let stats = self
             .machine
             .run(&Script::quick("cat /run/ccvm-stats.json"))?;
@@ -297,24 +350,15 @@ impl Host<'_> {
     }
 }
 
-/// The kinds of VM under test.
+/// What IOMMU a guest has in front of its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Platform {
-    /// A plain VM.
-    None,
-    /// An emulated Realm.
-    Realm,
-}
-
-impl Platform {
-    /// The name in a config.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Realm => "emulated-realm",
-        }
-    }
+pub enum GuestIommu {
+    /// None.
+    Absent,
+    /// A virtio-iommu, while DMA is by guest-physical addresses.
+    PassedThrough,
+    /// A virtio-iommu that comes with devices whose DMA it translates.
+    Translating,
 }
 
 /// A guest to boot.
@@ -330,8 +374,18 @@ pub struct Guest {
     pub program: Program,
     /// Assigned devices, with the operator's word on their width.
     pub devices: Vec<(Role, Option<u8>)>,
+    /// Emulated devices: tables of a config.
+    pub emulated: Vec<String>,
+    /// Its own IOMMU.
+    pub iommu: GuestIommu,
     /// `--override-ipa-bits`.
     pub ipa_bits: Option<u8>,
+    /// `[vm] dma-backend`.
+    pub dma_backend: Option<&'static str>,
+    /// `[vm] pkvm-device-dma`.
+    pub pkvm_device_dma: Option<&'static str>,
+    /// `[vm] hotplug-ports`.
+    pub hotplug_ports: u8,
 }
 
 impl Guest {
@@ -344,7 +398,12 @@ impl Guest {
             memory: "512 MiB".to_owned(),
             program,
             devices: Vec::new(),
+            emulated: Vec::new(),
+            iommu: GuestIommu::Absent,
             ipa_bits: None,
+            dma_backend: None,
+            pkvm_device_dma: None,
+            hotplug_ports: 0,
         }
     }
 
@@ -359,11 +418,24 @@ impl Guest {
     /// # Errors
     /// When the host lacks a device.
     pub fn config(&self, host: &Host<'_>) -> anyhow::Result<String> {
+        let iommu = match self.iommu {
+            GuestIommu::Absent => "none",
+            GuestIommu::PassedThrough => "virtio",
+            GuestIommu::Translating => "auto",
+        };
+        let backend = self.dma_backend.unwrap_or("auto");
+        let isolation = self.pkvm_device_dma;
+        let isolation = isolation.map(|word| format!("pkvm-device-dma = \"{word}\"\n"));
+        let slots = (self.hotplug_ports > 0).then_some(self.hotplug_ports);
+        let slots = slots.map(|ports| format!("hotplug-ports = {ports}\n"));
         let mut config = format!(
-            "[vm]\nplatform = \"{}\"\nvcpus = {}\nmemory = \"{}\"\n\n{}",
+            "[vm]\nplatform = \"{}\"\nvcpus = {}\nmemory = \"{}\"\niommu = \"{iommu}\"\n\
+             dma-backend = \"{backend}\"\n{}{}\n{}",
             self.platform.name(),
             self.vcpus,
             self.memory,
+            isolation.unwrap_or_default(),
+            slots.unwrap_or_default(),
             self.program.boot_section(&host.files)
         );
         for (role, bits) in &self.devices {
@@ -371,6 +443,12 @@ impl Guest {
             if let Some(bits) = bits {
                 config += &format!("dma-bits = {bits}\n");
             }
+            if self.iommu == GuestIommu::Translating {
+                config += "dma = \"translated\"\n";
+            }
+        }
+        for table in &self.emulated {
+            config += &format!("\n{table}\n");
         }
         Ok(config)
     }
@@ -379,7 +457,7 @@ impl Guest {
 /// A guest's run, seen from both sides.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// What ccvm and the guest's console printed, and ccvm's exit status.
+    /// What the guest's console printed, then what ccvm said, and ccvm's exit status.
     pub output: Output,
     /// What the guest reported.
     pub facts: BTreeMap<String, String>,

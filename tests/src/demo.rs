@@ -83,16 +83,18 @@ fn show(host: &mut Host<'_>, role: Role, kernel: &str) -> anyhow::Result<()> {
 /// What the guest does with its device.
 fn steps(role: Role, has_peer: bool) -> anyhow::Result<&'static [Step]> {
     match role {
-        Role::Nic if has_peer => Ok(&[
+        Role::Nic | Role::MsixNic if has_peer => Ok(&[
             Step::Facts,
             Step::Link,
             Step::Transfer,
             Step::Show,
             Step::Unload,
         ]),
-        Role::Nic => Ok(&[Step::Facts, Step::Link, Step::Show, Step::Unload]),
-        Role::Ahci | Role::Nvme => Ok(&[Step::Facts, Step::Disk, Step::Show, Step::Unload]),
-        Role::NarrowEdu | Role::WideEdu | Role::Tied => {
+        Role::Nic | Role::MsixNic => Ok(&[Step::Facts, Step::Link, Step::Show, Step::Unload]),
+        Role::Ahci | Role::Nvme | Role::ApartNvme => {
+            Ok(&[Step::Facts, Step::Disk, Step::Show, Step::Unload])
+        }
+        Role::NarrowEdu | Role::WideEdu | Role::SecondEdu | Role::Tied => {
             bail!(
                 "the demo shows network cards and disks, not {}",
                 role.name()

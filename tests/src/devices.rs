@@ -9,12 +9,18 @@ pub enum Role {
     NarrowEdu,
     /// The same with a mask of 36 bits.
     WideEdu,
-    /// A network card.
+    /// Another one like that.
+    SecondEdu,
+    /// A network card that has a line interrupt and nothing else.
     Nic,
+    /// A network card with MSI-X.
+    MsixNic,
     /// A disk behind AHCI.
     Ahci,
-    /// A disk behind NVMe.
+    /// A disk behind NVMe, with its MSI-X table among its registers.
     Nvme,
+    /// A disk behind NVMe, with its MSI-X table in a BAR of its own.
+    ApartNvme,
     /// A device whose IOMMU group has a member that the host's driver holds.
     Tied,
 }
@@ -26,9 +32,12 @@ impl Role {
         match self {
             Self::NarrowEdu => "an edu device with a DMA mask of 28 bits",
             Self::WideEdu => "an edu device with a DMA mask of 36 bits",
+            Self::SecondEdu => "a second edu device with a DMA mask of 36 bits",
             Self::Nic => "a network card",
+            Self::MsixNic => "a network card with MSI-X",
             Self::Ahci => "an AHCI disk",
             Self::Nvme => "an NVMe disk",
+            Self::ApartNvme => "an NVMe disk with its MSI-X table in a BAR of its own",
             Self::Tied => "a device that shares its IOMMU group",
         }
     }
@@ -61,10 +70,10 @@ impl Backing {
     /// The image behind a disk.
     #[must_use]
     pub fn disk(&self, role: Role) -> PathBuf {
-        self.folder.join(if role == Role::Nvme {
-            "nvme.disk"
-        } else {
-            "ahci.disk"
+        self.folder.join(match role {
+            Role::Nvme => "nvme.disk",
+            Role::ApartNvme => "apart.disk",
+            _ => "ahci.disk",
         })
     }
 
@@ -90,16 +99,18 @@ impl Backing {
             )
         };
         // The emulator is the peer: it starts a program for each of the guest's connections.
-        let net = format!(
-            "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:4001-cmd:dd bs=64k status=none of={},\
+        let net = |id| {
+            format!(
+                "user,id={id},restrict=on,guestfwd=tcp:10.0.2.100:4001-cmd:dd bs=64k status=none of={},\
              guestfwd=tcp:10.0.2.100:4002-cmd:cat {}",
-            self.received().display(),
-            self.offered().display()
-        );
+                self.received().display(),
+                self.offered().display()
+            )
+        };
         [
             ("-device", "edu,addr=0x4".to_owned()),
             ("-device", "edu,addr=0x5,dma_mask=0xfffffffff".to_owned()),
-            ("-netdev", net),
+            ("-netdev", net("net")),
             ("-device", "e1000,netdev=net,addr=0x6,romfile=".to_owned()),
             ("-drive", drive(Role::Ahci, "ahci")),
             ("-device", "ich9-ahci,id=sata,addr=0x7".to_owned()),
@@ -109,6 +120,14 @@ impl Backing {
             // Functions of one slot without ACS share a group.
             ("-device", "edu,addr=0x9.0,multifunction=on".to_owned()),
             ("-device", "e1000,addr=0x9.1,romfile=".to_owned()),
+            ("-device", "edu,addr=0xa,dma_mask=0xfffffffff".to_owned()),
+            ("-netdev", net("msix")),
+            ("-device", "e1000e,netdev=msix,addr=0xb,romfile=".to_owned()),
+            ("-drive", drive(Role::ApartNvme, "apart")),
+            (
+                "-device",
+                "nvme,drive=apart,serial=apart,addr=0xc,msix-exclusive-bar=on".to_owned(),
+            ),
         ]
         .into_iter()
         .flat_map(|(option, value)| [option.to_owned(), value])
@@ -126,6 +145,9 @@ pub fn testbed_devices() -> Vec<Device> {
         (Role::Ahci, "0000:00:07.0"),
         (Role::Nvme, "0000:00:08.0"),
         (Role::Tied, "0000:00:09.0"),
+        (Role::SecondEdu, "0000:00:0a.0"),
+        (Role::MsixNic, "0000:00:0b.0"),
+        (Role::ApartNvme, "0000:00:0c.0"),
     ]
     .map(|(role, address)| Device {
         role,

@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::arch::Arch;
 use crate::devices::{Device, Role};
 
 const SYSFS: &str = "/sys/bus/pci/devices";
@@ -24,14 +25,14 @@ struct Offer {
     driver: Option<String>,
 }
 
-/// Checks that this machine can play the host at all.
+/// Checks that this machine can play a host of an architecture at all.
 ///
 /// # Errors
 /// Names what it lacks.
-pub fn require() -> anyhow::Result<()> {
+pub fn require(arch: Arch) -> anyhow::Result<()> {
     ensure!(
-        cfg!(target_arch = "aarch64"),
-        "ccvm runs VMs on arm64 hosts, and this is not one"
+        arch.is_here(),
+        "this takes a machine with {arch} processors, and this is not one"
     );
     for (file, what) in [
         ("/dev/kvm", "KVM"),
@@ -149,8 +150,10 @@ impl Loan {
 /// What happens to a device's content.
 fn fate(role: Role, scratch: bool) -> &'static str {
     match (role, scratch) {
-        (Role::Ahci | Role::Nvme, true) => ", which write 1 MiB at 8 MiB of the disk",
-        (Role::Ahci | Role::Nvme, false) => ", which only read the disk",
+        (Role::Ahci | Role::Nvme | Role::ApartNvme, true) => {
+            ", which write 1 MiB at 8 MiB of the disk"
+        }
+        (Role::Ahci | Role::Nvme | Role::ApartNvme, false) => ", which only read the disk",
         _ => "",
     }
 }

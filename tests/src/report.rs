@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::ops::AddAssign;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -28,7 +29,7 @@ pub struct Report {
 }
 
 /// How many tests ended how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// As they should.
     pub passed: usize,
@@ -53,6 +54,14 @@ impl Tally {
             failed: count(|outcome| matches!(outcome, Outcome::Failed(_))),
             skipped: count(|outcome| matches!(outcome, Outcome::Skipped(_))),
         }
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
     }
 }
 
@@ -128,6 +137,7 @@ pub fn line(result: &case::Result) -> String {
     match &result.outcome {
         Outcome::Passed => format!("PASS  {} ({took:.1} s)\n", result.name),
         Outcome::Skipped(reason) => format!("SKIP  {}: {reason}\n", result.name),
+        Outcome::Cannot(reason) => format!("N/A   {}: {reason}\n", result.name),
         Outcome::Failed(reason) => {
             let reason: String = reason
                 .lines()
@@ -161,6 +171,7 @@ mod tests {
                 result("it_boots", Outcome::Passed),
                 result("it_reads", Outcome::Failed("no disk\nat all".into())),
                 result("it_sends", Outcome::Skipped("no card".into())),
+                result("it_flies", Outcome::Cannot("no wings".into())),
             ],
         };
         let folder = tempfile::tempdir().unwrap();
@@ -172,6 +183,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("SKIP  it_sends: no card\n"), "{text}");
+        assert!(text.contains("N/A   it_flies: no wings\n"), "{text}");
         assert!(text.contains("\n1 passed, 1 failed, 1 skipped\n"), "{text}");
         let json = fs::read_to_string(folder.path().join("report.json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();

@@ -74,7 +74,10 @@ impl Agent {
         loop {
             let line = match self.line(deadline) {
                 Ok(line) => line,
-                Err(error) => return Err(error.context(last_lines(&text))),
+                Err(error) => {
+                    let printed = format!("the script had printed, last\n{}", last_lines(&text));
+                    return Err(error.context(printed));
+                }
             };
             if let Some(status) = line.strip_prefix(&end) {
                 // The end mark starts a line of its own: one line feed is not the script's.
@@ -110,11 +113,11 @@ impl Agent {
     }
 }
 
-fn last_lines(text: &str) -> String {
+/// The end of a text, where the reason for an end is.
+pub(super) fn last_lines(text: &str) -> String {
     const SHOWN: usize = 30;
     let lines: Vec<&str> = text.lines().collect();
-    let tail = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
-    format!("the script had printed, last\n{tail}")
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
 }
 
 /// RFC 4648, section 4.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 pub use local::Local;
-pub use testbed::{Setup, Testbed};
+pub use testbed::{HostKernel, Setup, Testbed};
 
 /// A host for ccvm.
 #[derive(Debug)]
@@ -30,6 +30,14 @@ impl Machine {
         match self {
             Self::Testbed(testbed) => testbed.run(script, on_line),
             Self::Local(local) => local.run(script, on_line),
+        }
+    }
+
+    /// How the machine came to its end, if it is emulated and has.
+    pub fn death(&mut self) -> Option<String> {
+        match self {
+            Self::Testbed(testbed) => testbed.death(),
+            Self::Local(_) => None,
         }
     }
 

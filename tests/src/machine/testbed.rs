@@ -1,4 +1,4 @@
-//! The testbed: an emulated arm64 host with KVM, an SMMUv3 and PCI devices.
+//! The testbed: an emulated host with KVM, an IOMMU and PCI devices.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,21 +6,48 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::agent::{self, Agent};
+use super::agent::{self, Agent, last_lines};
 use super::qemu::{Qemu, Running};
 use super::{Output, Script};
+use crate::arch::Arch;
 use crate::image::{Archive, load_order};
 use crate::prepare::Prepared;
 
-/// What the host's kernel needs as modules: VFIO, and drivers that hold a device before VFIO does.
-const HOST_MODULES: &[&str] = &[
-    "vfio-pci",
-    "vfio_iommu_type1",
-    "e1000",
-    "ahci",
-    "sd_mod",
-    "nvme",
-];
+/// What the host's kernel needs as modules, where they are not built in: the agent's port, KVM,
+/// VFIO, drivers that hold a device before VFIO does, and what is behind emulated devices.
+const fn host_modules(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::Arm64 => &[
+            "vfio-pci",
+            "vfio_iommu_type1",
+            "e1000",
+            "e1000e",
+            "ahci",
+            "sd_mod",
+            "nvme",
+            "tun",
+            "vhost_vsock",
+            "dm-mod",
+            "loop",
+        ],
+        Arch::X86_64 => &[
+            "virtio_pci",
+            "virtio_console",
+            "kvm-amd",
+            "vfio-pci",
+            "vfio_iommu_type1",
+            "e1000",
+            "e1000e",
+            "ahci",
+            "sd_mod",
+            "nvme",
+            "tun",
+            "vhost_vsock",
+            "dm-mod",
+            "loop",
+        ],
+    }
+}
 
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -35,9 +62,32 @@ for module in $(cat /modules/order); do insmod "/modules/$module"; done
 dmesg -n 7
 "#;
 
+/// Which kernel the emulated host runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostKernel {
+    /// The distribution's, with its modules: VFIO has type1 only.
+    Distribution,
+    /// The same, as pKVM: it makes protected VMs.
+    Protected,
+    /// This one of our own, with IOMMUFD and all drivers built in.
+    Own(PathBuf),
+}
+
+impl HostKernel {
+    /// Words for its command line.
+    const fn words(&self) -> &'static str {
+        match self {
+            Self::Distribution | Self::Own(_) => "",
+            Self::Protected => " kvm-arm.mode=protected",
+        }
+    }
+}
+
 /// What a testbed holds besides the basics.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Setup {
+    /// What the host boots.
+    pub kernel: HostKernel,
     /// Arguments for the emulator that add devices.
     pub devices: Vec<String>,
     /// Files for the host, by absolute path.
@@ -49,7 +99,7 @@ pub struct Setup {
 pub struct Testbed {
     agent: Agent,
     // After the agent: the port closes first.
-    _qemu: Running,
+    qemu: Running,
     folder: PathBuf,
 }
 
@@ -62,8 +112,15 @@ impl Testbed {
         let initrd = folder.join("host.cpio");
         fs::write(&initrd, host_image(prepared, setup)?)
             .with_context(|| format!("cannot write {}", initrd.display()))?;
+        let emulator = prepared.emulator.as_ref();
         let qemu = Qemu {
-            kernel: &prepared.guest.kernel,
+            emulator: emulator.context("this machine was to play the host itself")?,
+            arch: prepared.arch,
+            kernel: match &setup.kernel {
+                HostKernel::Distribution | HostKernel::Protected => &prepared.guest.kernel,
+                HostKernel::Own(kernel) => kernel,
+            },
+            words: setup.kernel.words(),
             initrd: &initrd,
             devices: &setup.devices,
             folder,
@@ -73,7 +130,7 @@ impl Testbed {
             .with_context(|| format!("see the console in {}", folder.display()))?;
         Ok(Self {
             agent,
-            _qemu: qemu,
+            qemu,
             folder: folder.to_owned(),
         })
     }
@@ -87,13 +144,26 @@ impl Testbed {
             .run(script, on_line)
             .with_context(|| format!("see the console in {}", self.folder.display()))
     }
+
+    /// How the emulated host came to its end, if it has: the emulator's words and the console's last.
+    pub fn death(&mut self) -> Option<String> {
+        let ended = self.qemu.ended()?;
+        let console = fs::read(self.folder.join("console.log")).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console);
+        Some(format!("{ended}\n{}", last_lines(&console)))
+    }
 }
 
 fn host_image(prepared: &Prepared, setup: &Setup) -> anyhow::Result<Vec<u8>> {
     let busybox = read(&prepared.guest.busybox)?;
     let mut archive = Archive::new();
-    for folder in ["bin", "dev", "proc", "sys", "run", "etc", "modules", "ccvm"] {
+    for folder in [
+        "bin", "lib", "lib64", "dev", "proc", "sys", "run", "tmp", "etc", "modules", "ccvm",
+    ] {
         archive = archive.folder(folder);
+    }
+    for (path, content) in prepared.programs.files() {
+        archive = archive.program(path.trim_start_matches('/'), &read(content)?);
     }
     archive = archive
         .character_device("dev/console", 5, 1)
@@ -103,9 +173,16 @@ fn host_image(prepared: &Prepared, setup: &Setup) -> anyhow::Result<Vec<u8>> {
         )
         .program("bin/busybox", &busybox)
         .program("bin/ccvm", &read(&prepared.binaries.ccvm)?)
+        .program("bin/nested", &read(&prepared.binaries.nested)?)
         .program("init", format!("{INIT}{}", agent::LOOP).as_bytes());
     let mut order = String::new();
-    for module in load_order(&prepared.guest.modules, HOST_MODULES)? {
+    let modules = match &setup.kernel {
+        HostKernel::Distribution | HostKernel::Protected => {
+            load_order(&prepared.guest.modules, host_modules(prepared.arch))?
+        }
+        HostKernel::Own(_) => Vec::new(),
+    };
+    for module in modules {
         let file = format!("{}.ko", module.name);
         archive = archive.file(&format!("modules/{file}"), &module.content);
         order.push_str(&file);

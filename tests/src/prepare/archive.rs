@@ -1,16 +1,18 @@
-//! Debian's package archive for arm64, asked through apt with folders of its own.
+//! Debian's package archive for one architecture, asked through apt with folders of its own.
 //!
 //! The machine's suites, package lists and installed packages stay as they are: apt gets a private
 //! sources list, state and cache. Only the archive's address is taken from the machine.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs;
+use std::fmt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
 
 use super::output_of;
+use crate::arch::Arch;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -23,20 +25,35 @@ pub struct Package {
     pub version: String,
 }
 
+impl fmt::Display for Package {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.version)
+    }
+}
+
 /// An up-to-date view of the archive.
 #[derive(Debug)]
 pub struct Archive {
+    arch: Arch,
     root: PathBuf,
+    // The lock ends with the file: apt does not wait for another in the same folders.
+    _lock: File,
 }
 
 impl Archive {
-    /// Sets up private apt folders under `root` and fetches the package lists.
+    /// Sets up private apt folders in the cache and fetches the package lists.
     ///
     /// # Errors
     /// When the machine's apt names no Debian archive, or the archive cannot be reached.
-    pub fn open(root: &Path) -> anyhow::Result<Self> {
+    pub fn open(cache: &Path, arch: Arch) -> anyhow::Result<Self> {
+        let root = cache.join("apt").join(arch.debian());
+        fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+        let lock = File::create(root.join("lock")).context("cannot lock apt's folders")?;
+        lock.lock().context("cannot lock apt's folders")?;
         let archive = Self {
-            root: root.to_owned(),
+            arch,
+            root,
+            _lock: lock,
         };
         for folder in [
             "etc",
@@ -44,11 +61,12 @@ impl Archive {
             "state/lists/partial",
             "cache/archives/partial",
         ] {
-            let path = root.join(folder);
+            let path = archive.root.join(folder);
             fs::create_dir_all(&path)
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
-        fs::write(root.join("state/status"), "").context("cannot write apt's status file")?;
+        fs::write(archive.root.join("state/status"), "")
+            .context("cannot write apt's status file")?;
         if !Path::new(KEYRING).exists() {
             bail!("{KEYRING} is missing: it is in the package debian-archive-keyring");
         }
@@ -109,11 +127,21 @@ impl Archive {
     pub fn newest(&self, name: &str) -> anyhow::Result<Package> {
         let listing = output_of(self.apt("apt-cache").args(["madison", name]))?;
         let version = newest_in_madison(&listing)
-            .with_context(|| format!("the archive has no package {name} for arm64"))?;
+            .with_context(|| format!("the archive has no package {name} for {}", self.arch))?;
         Ok(Package {
             name: name.to_owned(),
             version,
         })
+    }
+
+    /// Whether the archive has a package at this very version.
+    ///
+    /// # Errors
+    /// When the archive cannot be asked.
+    pub fn has(&self, package: &Package) -> anyhow::Result<bool> {
+        let listing = output_of(self.apt("apt-cache").args(["madison", &package.name]))?;
+        let mut versions = listing.lines().filter_map(|line| line.split('|').nth(1));
+        Ok(versions.any(|version| version.trim() == package.version))
     }
 
     /// A package and all that it depends on at its very version: the parts of one source package.
@@ -124,12 +152,47 @@ impl Archive {
         let mut parts = BTreeSet::new();
         let mut todo = VecDeque::from([package.clone()]);
         while let Some(next) = todo.pop_front() {
-            let name = format!("{}={}", next.name, next.version);
-            let record = output_of(self.apt("apt-cache").args(["show", &name]))?;
+            let record = output_of(self.apt("apt-cache").args(["show", &next.to_string()]))?;
             todo.extend(exact_dependencies(&record).filter(|part| !parts.contains(part)));
             parts.insert(next);
         }
         Ok(parts)
+    }
+
+    /// Unpacks packages and all that they depend on into `root`, in place of what was there. A package is
+    /// `NAME`, as the stable release has it, or `NAME=VERSION`.
+    ///
+    /// # Errors
+    /// When a package cannot be had or the folder cannot be written.
+    pub fn install(&self, names: &[String], root: &Path) -> anyhow::Result<()> {
+        let mut simulation = self.apt("apt-get");
+        simulation.args(["install", "--simulate", "--no-install-recommends"]);
+        let packages: Vec<Package> = simulated(&output_of(simulation.args(names))?).collect();
+        self.replace(&packages, root)
+    }
+
+    /// Unpacks packages into `root`, in place of what was there.
+    ///
+    /// # Errors
+    /// As [`Self::unpack`].
+    pub fn replace<'a>(
+        &self,
+        packages: impl IntoIterator<Item = &'a Package>,
+        root: &Path,
+    ) -> anyhow::Result<()> {
+        let unpacking = root.with_extension("partial");
+        for folder in [unpacking.as_path(), root] {
+            if folder.exists() {
+                fs::remove_dir_all(folder)
+                    .with_context(|| format!("cannot remove {}", folder.display()))?;
+            }
+        }
+        fs::create_dir_all(&unpacking)
+            .with_context(|| format!("cannot create {}", unpacking.display()))?;
+        self.unpack(packages, &unpacking)?;
+        // Only a whole folder gets the final name, so an interrupted run leaves nothing half done.
+        fs::rename(&unpacking, root)
+            .with_context(|| format!("cannot move packages to {}", root.display()))
     }
 
     /// Downloads packages and unpacks them, all into `target`.
@@ -144,9 +207,7 @@ impl Archive {
         let downloads = self.root.join("downloads");
         fs::create_dir_all(&downloads)
             .with_context(|| format!("cannot create {}", downloads.display()))?;
-        let names = packages
-            .into_iter()
-            .map(|p| format!("{}={}", p.name, p.version));
+        let names = packages.into_iter().map(Package::to_string);
         let mut download = self.apt("apt-get");
         output_of(download.arg("download").args(names).current_dir(&downloads))?;
         for entry in fs::read_dir(&downloads).context("cannot list the downloads")? {
@@ -159,6 +220,7 @@ impl Archive {
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let root = self.root.display();
+        let arch = self.arch.debian();
         for option in [
             format!("Dir::Etc={root}/etc"),
             format!("Dir::Etc::SourceList={root}/etc/sources.list"),
@@ -166,8 +228,8 @@ impl Archive {
             format!("Dir::State={root}/state"),
             format!("Dir::State::status={root}/state/status"),
             format!("Dir::Cache={root}/cache"),
-            "APT::Architecture=arm64".to_owned(),
-            "APT::Architectures::=arm64".to_owned(),
+            format!("APT::Architecture={arch}"),
+            format!("APT::Architectures::={arch}"),
             "APT::Sandbox::User=root".to_owned(),
             "Acquire::Languages=none".to_owned(),
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
@@ -223,6 +285,21 @@ fn newest_in_madison(listing: &str) -> Option<String> {
         .map(|version| version.trim().to_owned())
 }
 
+/// What `apt-get --simulate` would install, by lines such as `Inst libc6 (2.41-12 Debian:13/stable [amd64])`.
+fn simulated(listing: &str) -> impl Iterator<Item = Package> {
+    let lines = listing
+        .lines()
+        .filter_map(|line| line.strip_prefix("Inst "));
+    lines.filter_map(|line| {
+        let (name, rest) = line.split_once(" (")?;
+        let (version, _) = rest.split_once(' ')?;
+        Some(Package {
+            name: name.to_owned(),
+            version: version.to_owned(),
+        })
+    })
+}
+
 /// The dependencies of a package record that are pinned to one version.
 fn exact_dependencies(record: &str) -> impl Iterator<Item = Package> {
     record
@@ -267,6 +344,19 @@ mod tests {
                       linux-binary-7 (= 7.3-1), linux-modules-7 (= 7.3-1)\n";
         let parts: Vec<String> = exact_dependencies(record).map(|part| part.name).collect();
         assert_eq!(parts, ["linux-binary-7", "linux-modules-7"]);
+    }
+
+    #[test]
+    fn a_simulation_lists_names_and_versions() {
+        let listing = "NOTE: This is only a simulation!\n\
+                       Inst libc6 (2.41-12+deb13u3 Debian:13.8/stable [amd64]) [libgcc-s1:amd64 ]\n\
+                       Inst passt (0.0~git20250503.587980c-2 Debian:13.8/stable [amd64])\n\
+                       Conf libc6 (2.41-12+deb13u3 Debian:13.8/stable [amd64])\n";
+        let packages: Vec<String> = simulated(listing)
+            .map(|package| format!("{}={}", package.name, package.version))
+            .collect();
+        let expected = ["libc6=2.41-12+deb13u3", "passt=0.0~git20250503.587980c-2"];
+        assert_eq!(packages, expected);
     }
 
     #[test]

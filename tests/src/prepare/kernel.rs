@@ -1,11 +1,12 @@
-//! The distribution's arm64 kernel and busybox: what the host of the testbed and its guests run.
+//! The distribution's kernel and busybox for one architecture: what the host of the testbed and its guests run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Archive, Refresh};
+use super::{Archive, Refresh, series};
+use crate::arch::Arch;
 use crate::progress;
 
 /// RSI support for guests came with Linux 6.13.
@@ -16,7 +17,7 @@ const OLDEST_KERNEL: (u32, u32) = (6, 13);
 pub struct GuestFiles {
     /// The kernel's package version, such as `7.3.4-1~bpo13+1`.
     pub version: String,
-    /// The kernel, a raw `Image`.
+    /// The kernel: a raw `Image` for arm64, a `bzImage` for x86_64.
     pub kernel: PathBuf,
     /// The folder that holds `kernel/` with the modules, and `modules.builtin`.
     pub modules: PathBuf,
@@ -28,22 +29,28 @@ pub struct GuestFiles {
 ///
 /// # Errors
 /// When there is none cached and the archive cannot be read, or its kernel is too old.
-pub(super) fn guest_files(cache: &Path, refresh: Refresh) -> anyhow::Result<GuestFiles> {
-    let current = cache.join("kernel/current");
+pub(super) fn guest_files(
+    cache: &Path,
+    arch: Arch,
+    refresh: Refresh,
+) -> anyhow::Result<GuestFiles> {
+    let kernels = cache.join("kernel").join(arch.debian());
+    let current = kernels.join("current");
     if refresh == Refresh::WhenMissing
         && let Ok(version) = fs::read_to_string(&current)
-        && let Ok(files) = locate(cache, version.trim())
+        && let Ok(files) = locate(&kernels, version.trim())
     {
         return Ok(files);
     }
-    let version = progress::step("find the newest Debian kernel for arm64", || fetch(cache))?;
+    let what = format!("find the newest Debian kernel for {arch}");
+    let version = progress::step(&what, || fetch(cache, arch, &kernels))?;
     fs::write(&current, format!("{version}\n")).context("cannot record the kernel's version")?;
-    locate(cache, &version)
+    locate(&kernels, &version)
 }
 
-fn fetch(cache: &Path) -> anyhow::Result<String> {
-    let archive = Archive::open(&cache.join("apt"))?;
-    let kernel = archive.newest("linux-image-arm64")?;
+fn fetch(cache: &Path, arch: Arch, kernels: &Path) -> anyhow::Result<String> {
+    let archive = Archive::open(cache, arch)?;
+    let kernel = archive.newest(&format!("linux-image-{}", arch.debian()))?;
     ensure!(
         is_new_enough(&kernel.version),
         "the newest Debian kernel is {}, but a Realm's guest needs {}.{} or newer",
@@ -51,7 +58,7 @@ fn fetch(cache: &Path) -> anyhow::Result<String> {
         OLDEST_KERNEL.0,
         OLDEST_KERNEL.1
     );
-    let target = folder(cache, &kernel.version);
+    let target = kernels.join(&kernel.version);
     if target.exists() {
         return Ok(kernel.version);
     }
@@ -62,24 +69,12 @@ fn fetch(cache: &Path) -> anyhow::Result<String> {
         "linux {} and busybox, about 100 MB",
         kernel.version
     ));
-    let unpacking = target.with_extension("partial");
-    if unpacking.exists() {
-        fs::remove_dir_all(&unpacking).context("cannot remove an unfinished download")?;
-    }
-    fs::create_dir_all(&unpacking)
-        .with_context(|| format!("cannot create {}", unpacking.display()))?;
-    archive.unpack(&packages, &unpacking)?;
-    // Only a whole kernel gets the final name, so an interrupted run leaves nothing half done.
-    fs::rename(&unpacking, &target).context("cannot move the kernel into the cache")?;
+    archive.replace(&packages, &target)?;
     Ok(kernel.version)
 }
 
-fn folder(cache: &Path, version: &str) -> PathBuf {
-    cache.join("kernel").join(version)
-}
-
-fn locate(cache: &Path, version: &str) -> anyhow::Result<GuestFiles> {
-    let root = folder(cache, version);
+fn locate(kernels: &Path, version: &str) -> anyhow::Result<GuestFiles> {
+    let root = kernels.join(version);
     let modules = only_entry(&root.join("usr/lib/modules"))
         .or_else(|_| only_entry(&root.join("lib/modules")))?;
     let busybox = first_file(&[root.join("usr/bin/busybox"), root.join("bin/busybox")])?;
@@ -114,15 +109,8 @@ fn first_file(candidates: &[PathBuf]) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("none of these is there: {candidates:?}"))
 }
 
-/// Compares the leading `MAJOR.MINOR` of a version.
 fn is_new_enough(version: &str) -> bool {
-    let mut numbers = version
-        .split(|c: char| !c.is_ascii_digit())
-        .map(str::parse::<u32>);
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST_KERNEL,
-        _ => false,
-    }
+    series(version).is_some_and(|series| series >= OLDEST_KERNEL)
 }
 
 #[cfg(test)]

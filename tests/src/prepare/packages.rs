@@ -5,59 +5,49 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::{HostKind, Install};
+use super::Install;
+use crate::arch::Arch;
 use crate::progress;
 
 /// A program that must be there, and the Debian package that has it.
-struct Need {
+#[derive(Clone, Copy)]
+pub(super) struct Need {
     /// Found on `PATH`, or as a file when it starts with a slash.
-    program: &'static str,
-    package: &'static str,
+    pub(super) program: &'static str,
+    pub(super) package: &'static str,
 }
 
-const EMULATOR: Need = Need {
-    program: "qemu-system-aarch64",
-    package: "qemu-system-arm",
-};
+impl Need {
+    pub(super) const fn new(program: &'static str, package: &'static str) -> Self {
+        Self { program, package }
+    }
+}
 
-const NEEDS: &[Need] = &[
-    Need {
-        program: "xz",
-        package: "xz-utils",
-    },
-    Need {
-        program: "dpkg-deb",
-        package: "dpkg",
-    },
-];
+const NEEDS: &[Need] = &[Need::new("xz", "xz-utils"), Need::new("dpkg-deb", "dpkg")];
 
-/// Needed where this machine is not arm64 itself.
-const CROSS_NEEDS: &[Need] = &[
-    Need {
-        program: "aarch64-linux-gnu-gcc",
-        package: "gcc-aarch64-linux-gnu",
-    },
-    Need {
-        program: "/usr/aarch64-linux-gnu/lib/libc.a",
-        package: "libc6-dev-arm64-cross",
-    },
-];
+/// What links programs for an architecture that this machine has not.
+fn linker(arch: Arch) -> [Need; 2] {
+    match arch {
+        Arch::Arm64 => [
+            Need::new("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
+            Need::new("/usr/aarch64-linux-gnu/lib/libc.a", "libc6-dev-arm64-cross"),
+        ],
+        Arch::X86_64 => [
+            Need::new("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
+            Need::new("/usr/x86_64-linux-gnu/lib/libc.a", "libc6-dev-amd64-cross"),
+        ],
+    }
+}
 
-/// Checks that the programs which a host of this kind takes are here, and installs what is not.
+/// Checks that the programs which a host of `arch` takes are here, and installs what is not.
 ///
 /// # Errors
 /// Names the missing packages and the command that installs them.
-pub(super) fn require(kind: HostKind, install: Install) -> anyhow::Result<()> {
-    let cross: &[Need] = if cfg!(target_arch = "aarch64") {
-        &[]
-    } else {
-        CROSS_NEEDS
-    };
-    let emulator = (kind == HostKind::Testbed).then_some(&EMULATOR);
+pub(super) fn require(arch: Arch, install: Install) -> anyhow::Result<()> {
+    let cross = (!arch.is_here()).then(|| linker(arch));
     let missing: Vec<&str> = NEEDS
         .iter()
-        .chain(emulator)
-        .chain(cross)
+        .chain(cross.iter().flatten())
         .filter(|need| !is_present(need.program))
         .map(|need| need.package)
         .collect();
@@ -65,6 +55,18 @@ pub(super) fn require(kind: HostKind, install: Install) -> anyhow::Result<()> {
         return Ok(());
     }
     install_packages(install, &missing, &[])
+}
+
+/// Checks that tests of arm64 code run here, and installs what runs them: the launches on scripted kernels.
+///
+/// # Errors
+/// As [`require`].
+pub(super) fn require_user_emulator(install: Install) -> anyhow::Result<()> {
+    let need = Need::new("qemu-aarch64-static", "qemu-user-static");
+    if Arch::Arm64.is_here() || is_present(need.program) {
+        return Ok(());
+    }
+    install_packages(install, &[need.package], &[])
 }
 
 /// Installs packages by apt, after `setup` commands such as adding an architecture.

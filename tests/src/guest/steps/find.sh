@@ -1,0 +1,4 @@
+# Finds an emulated disk.
+load block
+disk=/dev/vda
+await '[ -b $disk ]'

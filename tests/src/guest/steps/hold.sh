@@ -1,0 +1,3 @@
+# Goes on when a line comes in on the console.
+say holding=1
+read -r _ </dev/console
