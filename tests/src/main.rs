@@ -9,10 +9,19 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use clap::{Parser, Subcommand};
-use vmtest::prepare::{HostKind, Install, Profile, Refresh, require};
-use vmtest::{on_host, runner};
+use anyhow::Context as _;
+use clap::{Parser, Subcommand, ValueEnum as _};
+use vmtest::arch::Arch;
+use vmtest::bench::{Figures, Peer};
+use vmtest::machine::HostKernel;
+use vmtest::prepare::{
+    HostKind, Install, Profile, Refresh, cache, own_kernel, peer_for_arm64, require,
+    require_user_emulator,
+};
+use vmtest::report::Tally;
+use vmtest::{on_host, runner, vm};
 
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 100)]
@@ -31,6 +40,9 @@ enum Task {
         /// Look for a newer kernel
         #[arg(long)]
         refresh: bool,
+        /// For this architecture only
+        #[arg(long)]
+        arch: Option<Arch>,
     },
     /// Run the VM tests
     Test(TestArgs),
@@ -42,11 +54,52 @@ enum Task {
         device: Option<String>,
     },
     /// Print the figures that the project promises
-    Bench,
+    Bench {
+        /// Only these; all of them otherwise
+        #[arg(value_enum)]
+        figures: Vec<Figures>,
+        /// In this architecture's testbed only; x86_64 has figures of starts and conversions
+        #[arg(long)]
+        arch: Option<Arch>,
+        /// Only what a start costs on x86_64, beside another VMM: cloud-hypervisor, firecracker or
+        /// kvmtool, and its program, which must need no shared libraries
+        #[arg(long, value_name = "NAME=FILE", conflicts_with_all = ["figures", "arch"])]
+        peer: Vec<Peer>,
+    },
+    /// Boot the testbed with this tree's ccvm and run a command in it, or each line of standard input
+    Vm(VmArgs),
+}
+
+#[derive(clap::Args)]
+struct VmArgs {
+    /// The architecture of the emulated host
+    #[arg(long, default_value = "arm64")]
+    arch: Arch,
+    /// Boot the host's kernel that this project builds, in place of the distribution's
+    #[arg(long)]
+    own_kernel: bool,
+    /// Let the host run as pKVM (arm64)
+    #[arg(long, conflicts_with = "own_kernel")]
+    pkvm: bool,
+    /// Have a copy of this file in the host's folder /ccvm
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// How long a command may take, in seconds
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Build ccvm as users run it, without the assertions
+    #[arg(long)]
+    release: bool,
+    /// The command, for the host's shell
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
 }
 
 #[derive(clap::Args)]
 struct TestArgs {
+    /// Run the tests of this architecture's testbed only
+    #[arg(long, conflicts_with = "on_host")]
+    arch: Option<Arch>,
     /// Run only the tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
@@ -75,10 +128,12 @@ fn main() -> ExitCode {
         Install::Allowed
     };
     let outcome = match task {
-        Task::Images { refresh } => images(install, refresh),
+        Task::Images { refresh, arch } => images(install, refresh, arch),
         Task::Test(args) => test(install, &args),
         Task::Demo { device } => demo(install, device.as_deref()),
-        Task::Bench => bench(install),
+        Task::Bench { peer, .. } if !peer.is_empty() => peers(install, &peer),
+        Task::Bench { figures, arch, .. } => bench(install, &figures, &architectures(arch)),
+        Task::Vm(args) => in_vm(install, &args),
     };
     match outcome {
         Ok(code) => code,
@@ -89,18 +144,56 @@ fn main() -> ExitCode {
     }
 }
 
-fn images(install: Install, refresh: bool) -> anyhow::Result<ExitCode> {
+/// One architecture, or all.
+fn architectures(chosen: Option<Arch>) -> Vec<Arch> {
+    chosen.map_or_else(|| Arch::ALL.to_vec(), |arch| vec![arch])
+}
+
+fn images(install: Install, refresh: bool, arch: Option<Arch>) -> anyhow::Result<ExitCode> {
     let refresh = if refresh {
         Refresh::Always
     } else {
         Refresh::WhenMissing
     };
-    let prepared = require(HostKind::Testbed, install, refresh)?.build(Profile::Testbed)?;
-    println!("kernel   {}", prepared.guest.kernel.display());
-    println!("modules  {}", prepared.guest.modules.display());
-    println!("busybox  {}", prepared.guest.busybox.display());
-    println!("ccvm     {}", prepared.binaries.ccvm.display());
+    for arch in architectures(arch) {
+        if arch == Arch::Arm64 {
+            require_user_emulator(install)?;
+        }
+        let required = require(HostKind::Testbed, arch, install, refresh)?;
+        let prepared = required.build(Profile::Testbed)?;
+        let own = own_kernel(install, arch, &prepared.guest.version)?;
+        println!("{arch}");
+        println!("kernel   {}", prepared.guest.kernel.display());
+        println!("modules  {}", prepared.guest.modules.display());
+        println!("busybox  {}", prepared.guest.busybox.display());
+        println!("own      {}", own.display());
+        println!("ccvm     {}", prepared.binaries.ccvm.display());
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn in_vm(install: Install, args: &VmArgs) -> anyhow::Result<ExitCode> {
+    let required = require(HostKind::Testbed, args.arch, install, Refresh::WhenMissing)?;
+    let prepared = required.build(if args.release {
+        Profile::Release
+    } else {
+        Profile::Testbed
+    })?;
+    let kernel = if args.own_kernel {
+        HostKernel::Own(own_kernel(install, args.arch, &prepared.guest.version)?)
+    } else if args.pkvm {
+        HostKernel::Protected
+    } else {
+        HostKernel::Distribution
+    };
+    let session = vm::Session {
+        kernel,
+        files: &args.file,
+        script: (!args.command.is_empty()).then(|| args.command.join(" ")),
+        limit: Duration::from_secs(args.seconds),
+    };
+    let status = vm::run(&prepared, session)?;
+    Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn demo(install: Install, device: Option<&str>) -> anyhow::Result<ExitCode> {
@@ -113,9 +206,9 @@ fn demo(install: Install, device: Option<&str>) -> anyhow::Result<ExitCode> {
         eprintln!("--device ADDRESS runs the demo on this machine, with that device");
     }
     if kind == HostKind::Local {
-        on_host::require()?;
+        on_host::require(Arch::Arm64)?;
     }
-    let required = require(kind, install, Refresh::WhenMissing)?;
+    let required = require(kind, Arch::Arm64, install, Refresh::WhenMissing)?;
     let prepared = required.build(Profile::Testbed)?;
     match device {
         Some(address) => vmtest::demo::on_this_machine(&prepared, address)?,
@@ -124,10 +217,43 @@ fn demo(install: Install, device: Option<&str>) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn bench(install: Install) -> anyhow::Result<ExitCode> {
-    let required = require(HostKind::Testbed, install, Refresh::WhenMissing)?;
-    vmtest::bench::of_this_machine()?;
-    vmtest::bench::in_testbed(&required.build(Profile::Release)?)?;
+fn bench(install: Install, chosen: &[Figures], on: &[Arch]) -> anyhow::Result<ExitCode> {
+    let chosen = match chosen {
+        [] => Figures::value_variants(),
+        some => some,
+    };
+    if chosen.contains(&Figures::Plan) {
+        vmtest::bench::of_this_machine()?;
+    }
+    let of_testbed = chosen.iter().any(|figures| figures.are_of_testbed());
+    if of_testbed && on.contains(&Arch::Arm64) {
+        let required = require(
+            HostKind::Testbed,
+            Arch::Arm64,
+            install,
+            Refresh::WhenMissing,
+        )?;
+        let mut prepared = required.build(Profile::Release)?;
+        if chosen.iter().any(|figures| figures.have_a_peer()) {
+            let peer = peer_for_arm64(&cache()?)?;
+            prepared.programs = prepared.programs.with(&peer);
+        }
+        vmtest::bench::in_testbed(&prepared, chosen)?;
+    }
+    let arch = Arch::X86_64;
+    if chosen.iter().any(|figures| figures.are_of_platforms()) && on.contains(&arch) {
+        let required = require(HostKind::Testbed, arch, install, Refresh::WhenMissing)?;
+        let prepared = required.build(Profile::Release)?;
+        let kernel = own_kernel(install, arch, &prepared.guest.version)?;
+        vmtest::bench::on_x86_64(&prepared, HostKernel::Own(kernel), chosen)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn peers(install: Install, peers: &[Peer]) -> anyhow::Result<ExitCode> {
+    let arch = Arch::X86_64;
+    let required = require(HostKind::Testbed, arch, install, Refresh::WhenMissing)?;
+    vmtest::bench::peers(&required.build(Profile::Release)?, peers)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -139,25 +265,19 @@ fn test(install: Install, args: &TestArgs) -> anyhow::Result<ExitCode> {
         report: args.report.clone().or_else(by_default),
         skips_fail: env::var("CI").is_ok_and(|ci| ci == "true"),
     };
-    let kind = if args.on_host {
-        HostKind::Local
+    let tally = if args.on_host {
+        let arch = Arch::of_this_machine().context("there are no tests for this machine")?;
+        on_host::require(arch)?;
+        tests_of(arch, HostKind::Local, install, args, &options)?
     } else {
-        HostKind::Testbed
-    };
-    if kind == HostKind::Local {
-        on_host::require()?;
-    }
-    let tally = match require(kind, install, Refresh::WhenMissing) {
-        Err(error) => runner::skip_all(&format!("{error:#}"), &options),
-        Ok(required) => {
-            let prepared = required.build(Profile::Testbed)?;
-            match kind {
-                HostKind::Testbed => runner::in_testbed(&prepared, &options)?,
-                HostKind::Local => {
-                    runner::on_this_machine(&prepared, &options, &args.device, &args.scratch)?
-                }
+        let mut tally = Tally::default();
+        for arch in architectures(args.arch) {
+            if runner::has_tests(arch, &options) {
+                println!("==> VM tests on {arch}");
+                tally += tests_of(arch, HostKind::Testbed, install, args, &options)?;
             }
         }
+        tally
     };
     println!("{tally}");
     Ok(if tally.failed > 0 {
@@ -165,4 +285,22 @@ fn test(install: Install, args: &TestArgs) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+fn tests_of(
+    arch: Arch,
+    kind: HostKind,
+    install: Install,
+    args: &TestArgs,
+    options: &runner::Options,
+) -> anyhow::Result<Tally> {
+    let required = match require(kind, arch, install, Refresh::WhenMissing) {
+        Ok(required) => required,
+        Err(error) => return Ok(runner::skip_all(arch, &format!("{error:#}"), options)),
+    };
+    let prepared = required.build(Profile::Testbed)?;
+    match kind {
+        HostKind::Testbed => runner::in_testbed(&prepared, install, options),
+        HostKind::Local => runner::on_this_machine(&prepared, options, &args.device, &args.scratch),
+    }
 }

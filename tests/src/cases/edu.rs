@@ -2,25 +2,35 @@
 
 use anyhow::{Context as _, ensure};
 
-use crate::case::{Case, Guest, Host, Platform, in_one_line};
+use crate::arch::{ARM64, X86_64};
+use crate::case::{Case, Guest, Host, Platform, Run, in_one_line};
 use crate::devices::Role;
 use crate::guest::Program;
 
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "a_device_of_28_bits_is_refused_by_check_and_by_run",
+        on: ARM64,
         needs: &[Role::NarrowEdu],
         run: too_narrow,
     },
     Case {
         name: "a_device_of_36_bits_reaches_the_highest_page_of_a_vm_that_fills_its_space",
+        on: ARM64,
         needs: &[Role::WideEdu],
         run: highest_page,
     },
     Case {
         name: "a_page_that_is_private_again_is_out_of_the_devices_reach",
+        on: ARM64,
         needs: &[Role::WideEdu],
         run: private_again,
+    },
+    Case {
+        name: "a_device_of_36_bits_reaches_the_highest_page_of_a_vm_beyond_the_hole_below_4_gib",
+        on: X86_64,
+        needs: &[Role::WideEdu],
+        run: beyond_the_hole,
     },
 ];
 
@@ -87,8 +97,7 @@ fn highest_page(host: &mut Host<'_>) -> anyhow::Result<()> {
     let run = host.boot(&guest(largest))?;
     run.expect("ipa_bits", "36")?;
     run.expect("result", "pass")?;
-    let address = run.fact("dma_address")?.trim_start_matches("0x");
-    let address = u64::from_str_radix(address, 16).context("the DMA address is no number")?;
+    let address = dma_address(&run)?;
     ensure!(
         address >> (WIDE - 1) == 1,
         "{address:#x} has not the shared bit on top"
@@ -101,14 +110,32 @@ fn highest_page(host: &mut Host<'_>) -> anyhow::Result<()> {
     run.expect_status(0)
 }
 
+/// So much memory that some of it is above 4 GiB, and all of it pinned.
+fn beyond_the_hole(host: &mut Host<'_>) -> anyhow::Result<()> {
+    host.bind(&[Role::WideEdu])?;
+    let run = host.boot(&Guest {
+        memory: "3200 MiB".to_owned(),
+        devices: vec![(Role::WideEdu, Some(WIDE))],
+        ..Guest::new(Platform::None, Program::Payload("edu-highest-page"))
+    })?;
+    run.expect("result", "pass")?;
+    ensure!(
+        dma_address(&run)? > 4 << 30,
+        "no memory is above 4 GiB:\n{}",
+        run.tail()
+    );
+    run.expect_status(0)
+}
+
+fn dma_address(run: &Run) -> anyhow::Result<u64> {
+    let address = run.fact("dma_address")?.trim_start_matches("0x");
+    u64::from_str_radix(address, 16).context("the DMA address is no number")
+}
+
 fn private_again(host: &mut Host<'_>) -> anyhow::Result<()> {
     host.bind(&[Role::WideEdu])?;
-    let faults = "dmesg | grep -c F_TRANSLATION || true";
-    let before: u32 = host
-        .machine
-        .read(faults)?
-        .parse()
-        .context("no count of faults")?;
+    host.await_fault_log()?;
+    let before = host.refused_accesses(None)?;
     let run = host.boot(&Guest {
         devices: vec![(Role::WideEdu, Some(WIDE))],
         ..Guest::new(Platform::Realm, Program::Payload("edu-private-again"))
@@ -118,11 +145,7 @@ fn private_again(host: &mut Host<'_>) -> anyhow::Result<()> {
     run.expect("shared_again_dma", "ok")?;
     run.expect("result", "pass")?;
     run.expect_status(0)?;
-    let after: u32 = host
-        .machine
-        .read(faults)?
-        .parse()
-        .context("no count of faults")?;
+    let after = host.refused_accesses(None)?;
     ensure!(after > before, "the host's IOMMU reported no fault");
     Ok(())
 }

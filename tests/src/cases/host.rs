@@ -3,22 +3,26 @@
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use crate::arch::{Arch, EVERY};
 use crate::case::{Case, Host};
 use crate::devices::Role;
 
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "the_host_offers_kvm_and_an_iommu_group_for_each_device",
+        on: EVERY,
         needs: &[],
         run: kvm_and_groups,
     },
     Case {
         name: "ccvm_host_reads_the_facts_of_a_bound_device",
+        on: EVERY,
         needs: &[Role::Nic],
         run: facts,
     },
     Case {
         name: "a_device_moves_to_vfio_and_back_to_its_driver",
+        on: EVERY,
         needs: &[Role::Ahci],
         run: there_and_back,
     },
@@ -48,12 +52,16 @@ fn facts(host: &mut Host<'_>) -> anyhow::Result<()> {
     let output = host.ccvm("host --json")?;
     let facts: Value = serde_json::from_str(&output.text)
         .with_context(|| format!("ccvm host printed no JSON: {}", output.text))?;
-    ensure!(facts["arch"] == "aarch64", "{facts}");
+    ensure!(facts["arch"] == host.arch.machine(), "{facts}");
     ensure!(facts["kvm"]["api"] == 12, "{facts}");
     let platforms = facts["kvm"]["platforms"]
         .as_array()
         .context("no platforms")?;
-    for platform in ["none", "emulated-realm"] {
+    let expected: &[&str] = match host.arch {
+        Arch::Arm64 => &["none", "emulated-realm"],
+        Arch::X86_64 => &["none"],
+    };
+    for platform in expected {
         ensure!(
             platforms.iter().any(|known| known == platform),
             "no {platform}: {facts}"

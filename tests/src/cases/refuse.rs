@@ -2,6 +2,7 @@
 
 use anyhow::ensure;
 
+use crate::arch::EVERY;
 use crate::case::{Case, Guest, Host, Platform, in_one_line, within};
 use crate::devices::Role;
 use crate::guest::Program;
@@ -10,36 +11,43 @@ use crate::machine::{Output, Script};
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "a_file_that_is_no_kernel_is_refused",
+        on: EVERY,
         needs: &[],
         run: not_a_kernel,
     },
     Case {
         name: "a_truncated_initrd_is_refused",
+        on: EVERY,
         needs: &[],
         run: truncated_initrd,
     },
     Case {
         name: "a_device_that_is_not_there_is_refused",
+        on: EVERY,
         needs: &[],
         run: absent_device,
     },
     Case {
         name: "a_device_of_the_hosts_driver_is_refused_with_the_command_that_moves_it",
+        on: EVERY,
         needs: &[Role::Ahci],
         run: bound_to_the_host,
     },
     Case {
         name: "a_group_with_a_device_of_the_host_is_refused_and_the_device_named",
+        on: EVERY,
         needs: &[Role::Tied],
         run: foreign_member,
     },
     Case {
         name: "a_host_without_kvm_is_refused",
+        on: EVERY,
         needs: &[],
         run: no_kvm,
     },
     Case {
         name: "a_user_without_permission_is_refused",
+        on: EVERY,
         needs: &[],
         run: no_permission,
     },
@@ -47,7 +55,16 @@ pub(super) const CASES: &[Case] = &[
 
 /// A config that would run, for tests to break.
 fn good_config(host: &Host<'_>) -> anyhow::Result<String> {
-    Guest::new(Platform::Realm, Program::Payload("facts")).config(host)
+    let platform = Platform::hardest(host.arch);
+    Guest::new(platform, Program::Payload("facts")).config(host)
+}
+
+/// A config with another value for a key of `[boot]`.
+fn with(config: &str, key: &str, value: &str) -> String {
+    let key = format!("{key} = ");
+    let rest = config.lines().filter(|line| !line.starts_with(&key));
+    let rest: String = rest.map(|line| format!("{line}\n")).collect();
+    rest.replace("[boot]\n", &format!("[boot]\n{key}\"{value}\"\n"))
 }
 
 /// Runs a config under a shell prefix and expects a refusal.
@@ -71,7 +88,8 @@ fn refused(host: &mut Host<'_>, prefix: &str, config: &str, code: &str) -> anyho
 }
 
 fn not_a_kernel(host: &mut Host<'_>) -> anyhow::Result<()> {
-    let config = good_config(host)?.replace("payload", "guest.cpio");
+    let initrd = format!("{}/guest.cpio", host.files);
+    let config = with(&good_config(host)?, "kernel", &initrd);
     refused(host, "", &config, "CCVM0403").map(drop)
 }
 
@@ -80,8 +98,7 @@ fn truncated_initrd(host: &mut Host<'_>) -> anyhow::Result<()> {
     host.machine.read(&format!(
         "head -c 1000001 {files}/guest.cpio >/run/ccvm-cut.cpio"
     ))?;
-    let initrd = "initrd = \"/run/ccvm-cut.cpio\"\ncmdline";
-    let config = good_config(host)?.replace("cmdline", initrd);
+    let config = with(&good_config(host)?, "initrd", "/run/ccvm-cut.cpio");
     refused(host, "", &config, "CCVM0406").map(drop)
 }
 
