@@ -1,20 +1,98 @@
 //! The figures that the project promises, from real runs.
 #![expect(clippy::print_stdout, reason = "the figures go to standard output")]
 
+mod block;
+mod console;
+mod conversion;
+mod disk;
+mod large;
+mod net;
+mod peer;
+mod peers;
+mod rng;
+mod serving;
+mod start;
+mod turns;
+mod vhost_user;
+mod vsock;
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use serde_json::Value;
 
 use crate::bed::Bed;
-use crate::case::{Guest, Host, Platform};
-use crate::devices::Role;
-use crate::guest::{Program, Step};
-use crate::machine::Script;
+use crate::case::{Host, Platform};
+use crate::cases::nested;
+use crate::machine::HostKernel;
 use crate::prepare::{Prepared, repository};
 use crate::progress;
+
+pub use peers::{Peer, figures as peers};
+
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Figures {
+    /// Planning and checking, on this machine
+    Plan,
+    /// From exec to the guest's first instruction and to its init
+    Start,
+    /// The same of large guests
+    Large,
+    /// Conversions of pages
+    Conversion,
+    /// An assigned disk
+    Disk,
+    /// An emulated disk
+    Block,
+    /// An emulated network card
+    Net,
+    /// A virtio console
+    Console,
+    /// Random numbers of the host
+    Rng,
+    /// A socket between guest and host
+    Vsock,
+    /// A disk that a daemon of the host serves
+    VhostBlock,
+    /// A file system that a daemon of the host serves
+    VhostFs,
+    /// A network card that a daemon of the host serves
+    VhostNet,
+    /// Mappings by a guest's VFIO
+    Mapping,
+}
+
+impl Figures {
+    /// Whether they are measured beside QEMU in ccvm's place.
+    #[must_use]
+    pub fn have_a_peer(self) -> bool {
+        matches!(
+            self,
+            Self::Block
+                | Self::Net
+                | Self::Console
+                | Self::Rng
+                | Self::Vsock
+                | Self::VhostBlock
+                | Self::VhostFs
+                | Self::VhostNet
+        )
+    }
+
+    /// Whether they are measured in the testbed.
+    #[must_use]
+    pub fn are_of_testbed(self) -> bool {
+        self != Self::Plan
+    }
+
+    /// Whether they are measured on every kind of VM, whatever host it needs.
+    #[must_use]
+    pub fn are_of_platforms(self) -> bool {
+        matches!(self, Self::Start | Self::Conversion)
+    }
+}
 
 /// Prints the figures of this machine: planning and checking.
 ///
@@ -94,103 +172,90 @@ fn cargo() -> Command {
     cargo
 }
 
-/// Prints the figures of the testbed: starting, memory, conversion.
+/// Prints the chosen figures of the testbed.
 ///
 /// # Errors
 /// When a guest does not run as it should.
-pub fn in_testbed(prepared: &Prepared) -> anyhow::Result<()> {
+pub fn in_testbed(prepared: &Prepared, chosen: &[Figures]) -> anyhow::Result<()> {
     let mut bed = Bed::boot(prepared)?;
     let mut host = bed.host(false);
-    let plain = start_up(&mut host, Platform::None)?;
-    let realm = start_up(&mut host, Platform::Realm)?;
     println!(
-        "\nIn the testbed (an emulated host), Debian {}, 512 MiB",
+        "\nIn the testbed (an emulated host), Debian {}",
         prepared.guest.version
     );
-    println!("                                        plain VM      Realm");
-    let both = |name: &str, of: fn(&StartUp) -> String| {
-        println!("  {name:36} {:>10} {:>10}", of(&plain), of(&realm));
-    };
-    both("exec to the first guest instruction", |start| {
-        format!("{} ms", start.to_first_ms)
-    });
-    both("exec to the guest's init", |start| {
-        format!("{:.1} s", start.to_init.as_secs_f64())
-    });
-    both("ccvm's own memory (goal: 5 MiB)", |start| {
-        format!("{:.1} MiB", start.own_mib)
-    });
-    conversions(&mut host)
-}
-
-struct StartUp {
-    to_first_ms: u64,
-    to_init: Duration,
-    own_mib: f64,
-}
-
-fn start_up(host: &mut Host<'_>, platform: Platform) -> anyhow::Result<StartUp> {
-    let guest = Guest::debian(platform, &[Step::Facts]);
-    let config = guest.config(host)?;
-    host.machine.write("/run/bench.toml", config.as_bytes())?;
-    let script = Script::boot(format!(
-        "echo '@@ exec'; {} run /run/bench.toml --stats /run/bench.json",
-        host.ccvm
-    ));
-    let (mut exec, mut init) = (None, None);
-    let output = host.machine.watch(&script, |line| match line.trim() {
-        "@@ exec" => exec = Some(Instant::now()),
-        line if line.starts_with("@@ init=1") => init = Some(Instant::now()),
-        _ => {}
-    })?;
-    ensure!(
-        output.status == 0,
-        "ccvm run gave {}: {}",
-        output.status,
-        output.text
-    );
-    let stats: Value = serde_json::from_str(&host.machine.read("cat /run/bench.json")?)
-        .context("the statistics are not JSON")?;
-    let number = |key: &str| {
-        stats[key]
-            .as_u64()
-            .with_context(|| format!("no {key} in {stats}"))
-    };
-    let (exec, init) = exec.zip(init).context("the guest's init did not report")?;
-    // Bytes of a process: far below 2^52, where a double counts exactly.
-    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-    let own_mib = number("own_memory_bytes")? as f64 / f64::from(1 << 20);
-    Ok(StartUp {
-        to_first_ms: number("exec_to_first_run_us")? / 1000,
-        to_init: init.duration_since(exec),
-        own_mib,
-    })
-}
-
-/// Conversions by the bare-metal guest, with a device whose DMA table follows.
-fn conversions(host: &mut Host<'_>) -> anyhow::Result<()> {
-    host.bind(&[Role::WideEdu])?;
-    let run = host.boot(&Guest {
-        memory: "3072 MiB".to_owned(),
-        devices: vec![(Role::WideEdu, Some(36))],
-        ..Guest::new(Platform::Realm, Program::Payload("convert-bench"))
-    })?;
-    run.expect("result", "pass")?;
-    println!("\nConversion of one extent, with one assigned device");
-    println!("                                           share    unshare");
-    for (name, size) in [("4k", "4 KiB"), ("2m", "2 MiB"), ("1g", "1 GiB")] {
-        let share = run.number(&format!("share_{name}_us"))?;
-        let unshare = run.number(&format!("unshare_{name}_us"))?;
-        println!("  {size:36} {share:>7} µs {unshare:>7} µs");
+    for figures in chosen {
+        match figures {
+            Figures::Plan => {}
+            Figures::Start => start::figures(&mut host)?,
+            Figures::Large => large::figures(&mut host)?,
+            Figures::Conversion => conversion::figures(&mut host)?,
+            Figures::Disk => disk::figures(&mut host)?,
+            Figures::Block => block::figures(&mut host)?,
+            Figures::Net => net::figures(&mut host)?,
+            Figures::Console => console::figures(&mut host)?,
+            Figures::Rng => rng::figures(&mut host)?,
+            Figures::Vsock => vsock::figures(&mut host)?,
+            Figures::VhostBlock => vhost_user::disk(&mut host)?,
+            Figures::VhostFs => vhost_user::folder(&mut host)?,
+            Figures::VhostNet => vhost_user::network(&mut host)?,
+            Figures::Mapping => mappings(&mut host)?,
+        }
     }
-    let (shared, maps) = (run.converted("shared_extents")?, run.converted("dma_maps")?);
-    let (private, unmaps) = (
-        run.converted("private_extents")?,
-        run.converted("dma_unmaps")?,
+    drop(bed);
+    on_pkvm(prepared, chosen)
+}
+
+/// Those of protected VMs, on a host that runs as pKVM.
+fn on_pkvm(prepared: &Prepared, chosen: &[Figures]) -> anyhow::Result<()> {
+    if !chosen.iter().any(|figures| figures.are_of_platforms()) {
+        return Ok(());
+    }
+    let mut bed = Bed::boot_with(prepared, HostKernel::Protected, Vec::new())?;
+    let mut host = bed.host(false);
+    if chosen.contains(&Figures::Start) {
+        start::launches(&mut host, &[Platform::None, Platform::Protected])?;
+    }
+    if chosen.contains(&Figures::Conversion) {
+        conversion::figures_of_pkvm(&mut host)?;
+    }
+    Ok(())
+}
+
+/// Prints the chosen figures of x86_64's platforms, on a host that makes software-protected VMs.
+///
+/// # Errors
+/// When a guest does not run as it should.
+pub fn on_x86_64(
+    prepared: &Prepared,
+    kernel: HostKernel,
+    chosen: &[Figures],
+) -> anyhow::Result<()> {
+    let mut bed = Bed::boot_with(prepared, kernel, Vec::new())?;
+    let mut host = bed.host(false);
+    if chosen.contains(&Figures::Start) {
+        start::launches(&mut host, &[Platform::None, Platform::SwProtected])?;
+    }
+    if chosen.contains(&Figures::Conversion) {
+        conversion::figures_of_sw_protected(&mut host)?;
+    }
+    Ok(())
+}
+
+/// MAP and UNMAP by VFIO in a guest, behind the virtual IOMMU.
+fn mappings(host: &mut Host<'_>) -> anyhow::Result<()> {
+    let run = nested::boot(host)?;
+    run.expect("nested", "0")?;
+    println!("\nVFIO in a guest, behind the virtual IOMMU: as multiples of one exit to ccvm");
+    println!("                                             map      unmap");
+    for (name, size) in [("4k", "4 KiB"), ("64k", "64 KiB"), ("1m", "1 MiB")] {
+        let map = run.fact(&format!("map_{name}_exits"))?;
+        let unmap = run.fact(&format!("unmap_{name}_exits"))?;
+        println!("  {size:36} {map:>9} {unmap:>10}");
+    }
+    println!(
+        "  one exit                             {:>9} µs",
+        run.number("exit_ns")? / 1000
     );
-    println!("  DMA table calls, for extents of any of these sizes (goal: a bounded number)");
-    println!("    {maps} maps for {shared} extents that were shared");
-    println!("    {unmaps} unmaps for {private} extents that were made private");
     Ok(())
 }
 
