@@ -49,7 +49,18 @@ fn the_config_reference_is_current() {
         fixture("configs/realm-e1000.toml")
     )
     .unwrap();
-    for (heading, definition) in [("[vm]", "Vm"), ("[boot]", "Boot"), ("[[device]]", "Device")] {
+    for (heading, definition) in [
+        ("[vm]", "Vm"),
+        ("[boot]", "Boot"),
+        ("[[device]]", "Device"),
+        ("[[disk]]", "Disk"),
+        ("[[net]]", "Net"),
+        ("[[vhost-user]]", "VhostUser"),
+        ("[vsock]", "Vsock"),
+        ("[rng]", "Rng"),
+        ("[console]", "Console"),
+        ("[resources]", "Resources"),
+    ] {
         let table = &schema["$defs"][definition];
         write!(page, "## `{heading}`\n\n{}", reference.object("key", table)).unwrap();
     }
@@ -62,6 +73,11 @@ fn the_reference_of_the_json_documents_is_current() {
     for (heading, document, example) in [
         ("Host facts", "host", include_str!("docs/host.json")),
         ("Report", "report", include_str!("docs/report.json")),
+        (
+            "Measurement",
+            "measure",
+            include_str!("../../tests/fixtures/golden/measure.realm.json"),
+        ),
     ] {
         let schema = schema(document);
         let mut reference = Reference::new(&schema);
@@ -100,6 +116,9 @@ fn the_list_of_diagnostics_is_current() {
         (3, "Host facts"),
         (4, "Boot files, launch and run"),
         (5, "Assigned devices"),
+        (6, "Emulated devices"),
+        (7, "Platforms"),
+        (8, "Launch measurements"),
     ];
     for (block, heading) in blocks {
         write!(page, "\n## {heading}\n\n| code | meaning |\n|---|---|\n").unwrap();

@@ -28,13 +28,16 @@ impl<'s> Reference<'s> {
 
     /// An object: what it is, its fields (called `noun`s), and the words that they can be.
     pub(crate) fn object(&mut self, noun: &str, object: &'s Value) -> String {
+        let Some(fields) = object["properties"].as_object() else {
+            return format!("{}\n\n", description(object));
+        };
         let mut text = format!(
             "{}\n\n| {noun} | value | default | meaning |\n|---|---|---|---|\n",
             description(object)
         );
         let required = object["required"].as_array();
         let mut words = String::new();
-        for (name, field) in object["properties"].as_object().unwrap() {
+        for (name, field) in fields {
             let must = required.is_some_and(|names| names.iter().any(|n| n == name));
             let default = match &field["default"] {
                 Value::Null if must => "(required)".to_owned(),
