@@ -196,7 +196,9 @@ fn ask(args: &Args) -> Result<(Response, Waited), ClientError> {
     let request = Request::new(args.action.command());
     let mut response = Client::connect(&args.socket)?.ask(&request)?;
     let waited = match args.action {
-        Action::Unplug { wait, .. } => unplug::wait(&args.socket, &mut response, wait)?,
+        Action::Unplug { wait, .. } => {
+            unplug::wait(&args.socket, &request.command, &mut response, wait)?
+        }
         _ => Waited::Done,
     };
     Ok((response, waited))

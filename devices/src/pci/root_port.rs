@@ -64,17 +64,22 @@ const LINK: u16 = 1 | 1 << 4;
 const LINK_TELLS: u32 = 1 << 20;
 const LINK_STATUS: u16 = EXPRESS + 0x12;
 const LINK_ACTIVE: u16 = 1 << 13;
-/// Slot capabilities: attention button, power controller, hot-plug capable, no command completed event.
-const SLOT_CAPABILITIES: u32 = 1 << 0 | 1 << 1 | 1 << 6 | 1 << 18;
+/// Slot capabilities: attention button, power controller, power indicator, hot-plug capable, no command
+/// completed event.
+const SLOT_CAPABILITIES: u32 = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 6 | 1 << 18;
 const SLOT_NUMBER_SHIFT: u32 = 19;
 const SLOT_CONTROL: u16 = EXPRESS + 0x18;
 /// Which events interrupt: the bits of slot status, but for the link's.
 const SLOT_EVENTS_ENABLED: u16 = BUTTON | PRESENCE_CHANGED;
 const SLOT_INTERRUPT: u16 = 1 << 5;
+/// The power indicator: on, blinking, or off. It blinks while the guest is giving a card power or taking it.
+const SLOT_INDICATOR: u16 = 0b11 << 8;
+const SLOT_INDICATOR_BLINKS: u16 = 0b10 << 8;
+const SLOT_INDICATOR_OFF: u16 = 0b11 << 8;
 const SLOT_POWER_OFF: u16 = 1 << 10;
 const SLOT_LINK_ENABLED: u16 = 1 << 12;
 const SLOT_CONTROL_WRITABLE: u16 =
-    SLOT_EVENTS_ENABLED | SLOT_INTERRUPT | SLOT_POWER_OFF | SLOT_LINK_ENABLED;
+    SLOT_EVENTS_ENABLED | SLOT_INTERRUPT | SLOT_INDICATOR | SLOT_POWER_OFF | SLOT_LINK_ENABLED;
 const SLOT_STATUS: u16 = EXPRESS + 0x1a;
 /// Link capabilities 2: 2.5 GT/s.
 const LINK_SPEEDS: u32 = 1 << 1;
@@ -118,6 +123,8 @@ pub struct RootPort {
     state: SlotState,
     /// The events that the guest has not cleared.
     events: u16,
+    /// The button is to be pressed when the guest is done with what it is at.
+    press_due: bool,
     card: Option<SharedFunction>,
     vector: Box<dyn MsiVector>,
     /// Where the vector goes now.
@@ -148,6 +155,7 @@ impl RootPort {
             msi,
             state: SlotState::Empty,
             events: 0,
+            press_due: false,
             card: None,
             vector: controller.vector(identity.bdf)?,
             message: None,
@@ -181,10 +189,30 @@ impl RootPort {
         Ok(())
     }
 
-    /// Asks the guest for the card; returns what is in the slot now.
+    /// Asks the guest for the card; returns what is in the slot now. Asking again does no harm.
+    ///
+    /// A guest takes a second press for a change of mind. While it is at the card already, which its power
+    /// indicator shows, the button waits until that is over, and is pressed only if the card is still there.
     pub fn ask(&mut self) -> SlotState {
+        self.press_due = self.is_busy();
         self.suffer(SlotEvent::Ask);
         self.state
+    }
+
+    /// Whether the guest is giving a card power or taking it.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.space.u16(SLOT_CONTROL) & SLOT_INDICATOR == SLOT_INDICATOR_BLINKS
+    }
+
+    /// The button that waited is pressed, or has become pointless.
+    fn press(&mut self) {
+        if self.press_due && !self.is_busy() {
+            self.press_due = false;
+            if self.state == SlotState::Leaving {
+                self.events |= BUTTON;
+            }
+        }
     }
 
     /// Takes the card out, whatever its guest is doing with it. Nothing reaches it by this port from now
@@ -206,7 +234,10 @@ impl RootPort {
         };
         let lost_power = self.state.has_power() && !after.has_power();
         self.state = after;
-        self.events |= told;
+        self.events |= match event {
+            SlotEvent::Ask if self.press_due => 0,
+            _ => told,
+        };
         if lost_power {
             self.reset_card();
         }
@@ -313,6 +344,7 @@ impl PciFunction for RootPort {
             self.suffer(SlotEvent::PowerOn);
         }
         self.follow_power();
+        self.press();
         self.show();
         self.interrupt();
     }
@@ -382,7 +414,7 @@ fn install_express(space: &mut ConfigSpace, slot: u8) {
     space.emulate(EXPRESS + 0x14, slot.to_le_bytes(), [0; 4]);
     space.emulate(
         SLOT_CONTROL,
-        SLOT_POWER_OFF.to_le_bytes(),
+        (SLOT_POWER_OFF | SLOT_INDICATOR_OFF).to_le_bytes(),
         SLOT_CONTROL_WRITABLE.to_le_bytes(),
     );
     space.emulate(SLOT_STATUS, [0; 2], [0; 2]);

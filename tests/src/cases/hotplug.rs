@@ -12,7 +12,6 @@ use crate::cases::net::{fresh_peer, moved_intact};
 use crate::devices::Role;
 use crate::guest::Step;
 use crate::machine::Output;
-use crate::progress::note;
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -90,14 +89,7 @@ pub(super) fn comes_and_goes(host: &mut Host<'_>, role: Role, slots: &[u64]) -> 
             last if last == slots.len() => format!("unplug {address} --force"),
             _ => format!("unplug {address} --wait {UNPLUG_SECONDS}"),
         };
-        let unplugged = match running.ask(&how) {
-            // An emulated host may lose a press of the button; an operator asks again.
-            Err(error) if format!("{error:#}").contains("CCVM0561") => {
-                note(&format!("asked twice: {error:#}"));
-                running.ask(&how)?
-            }
-            answer => answer?,
-        };
+        let unplugged = running.ask(&how)?;
         ensure!(unplugged["state"] == "gone", "{unplugged}");
         let devices = running.ask("devices")?;
         ensure!(devices["list"] == Value::Array(Vec::new()), "{devices}");

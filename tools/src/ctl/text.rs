@@ -190,6 +190,7 @@ fn unplugged(unplugged: &Unplugged) -> String {
     let pci = unplugged.pci;
     match unplugged.state {
         UnplugState::Asked => format!("{pci}: the guest is asked to give it up\n"),
+        UnplugState::Leaving => format!("{pci}: the guest is giving it up\n"),
         UnplugState::Gone => format!("{pci} is the host's again\n"),
     }
 }

@@ -53,6 +53,8 @@ impl Slot {
 pub enum Unplugging {
     /// Its guest is asked to give it up.
     Asked,
+    /// Its guest is at it.
+    Leaving,
     /// It is the host's again.
     Gone,
 }
@@ -184,16 +186,23 @@ impl Attached {
         Ok(())
     }
 
-    /// Asks the guest for a device. One that the guest has not taken, or has turned off, goes at once.
+    /// Asks the guest for a device, once more if it did not hear. One that the guest has not taken, or has
+    /// turned off, goes at once.
     ///
     /// # Errors
     /// When the device is in no slot.
     pub fn unplug(&mut self, guest: Bdf) -> Result<Unplugging, NotUnplugged> {
         let slot = self.slots.as_ref().and_then(|slots| slots.of(guest));
         let slot = slot.ok_or(NotUnplugged::NotInASlot)?;
-        let state = slot.port().ask();
+        let (state, is_busy) = {
+            let mut port = slot.port();
+            (port.ask(), port.is_busy())
+        };
         match state {
             SlotState::Released | SlotState::Empty => self.tear_out(guest),
+            SlotState::Off | SlotState::On | SlotState::Leaving if is_busy => {
+                Ok(Unplugging::Leaving)
+            }
             SlotState::Off | SlotState::On | SlotState::Leaving => Ok(Unplugging::Asked),
         }
     }

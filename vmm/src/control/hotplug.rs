@@ -81,6 +81,7 @@ impl Controlled {
             pci: device.host,
             state: match unplugging {
                 Unplugging::Asked => UnplugState::Asked,
+                Unplugging::Leaving => UnplugState::Leaving,
                 Unplugging::Gone => UnplugState::Gone,
             },
         })

@@ -119,6 +119,15 @@ impl Bench {
         self.write(SLOT_CONTROL, &control.to_le_bytes());
     }
 
+    fn indicate(&self, indicator: u16) {
+        let control = self.word(SLOT_CONTROL) & !SLOT_INDICATOR | indicator;
+        self.write(SLOT_CONTROL, &control.to_le_bytes());
+    }
+
+    fn ask(&self) -> SlotState {
+        self.port.lock().unwrap().ask()
+    }
+
     fn write(&self, register: u16, data: &[u8]) {
         self.port.lock().unwrap().config_write(register, data);
     }
@@ -261,6 +270,66 @@ fn a_card_that_was_asked_for_is_released_when_it_loses_power_and_comes_again() {
         assert_eq!(bench.events(), PRESENCE_CHANGED);
         bench.messages.read().ok();
     }
+}
+
+/// As Linux' driver shows it: on while a card has power, blinking between.
+const INDICATOR_ON: u16 = 0b01 << 8;
+
+#[test]
+fn a_guest_that_gives_a_card_up_does_not_see_it_asked_for_again() {
+    let bench = Bench::new();
+    bench.listen();
+    bench.insert();
+    bench.power(true);
+    bench.indicate(INDICATOR_ON);
+    bench.events();
+    bench.messages.read().ok();
+    bench.ask();
+    assert_eq!(bench.events(), BUTTON);
+    bench.indicate(SLOT_INDICATOR_BLINKS);
+    assert!(bench.interrupted());
+    assert_eq!(bench.ask(), SlotState::Leaving);
+    assert!(!bench.interrupted());
+    assert_eq!(bench.events(), 0);
+    bench.power(false);
+    bench.indicate(SLOT_INDICATOR_OFF);
+    assert_eq!(bench.events(), LINK_CHANGED);
+    assert_eq!(bench.released.read().unwrap(), 1);
+}
+
+#[test]
+fn a_press_that_the_guest_has_not_seen_is_repeated() {
+    let bench = Bench::new();
+    bench.listen();
+    bench.insert();
+    bench.power(true);
+    bench.indicate(INDICATOR_ON);
+    for _ in 0..2 {
+        bench.events();
+        bench.messages.read().ok();
+        bench.ask();
+        assert!(bench.interrupted());
+        assert_eq!(bench.events(), BUTTON);
+    }
+}
+
+#[test]
+fn a_card_asked_for_while_it_comes_is_asked_for_when_it_has_come() {
+    let bench = Bench::new();
+    bench.listen();
+    bench.insert();
+    bench.power(true);
+    bench.indicate(SLOT_INDICATOR_BLINKS);
+    bench.events();
+    bench.messages.read().ok();
+    assert_eq!(bench.ask(), SlotState::Leaving);
+    assert!(!bench.interrupted());
+    bench.indicate(INDICATOR_ON);
+    assert!(bench.interrupted());
+    assert_eq!(bench.events(), BUTTON);
+    bench.indicate(SLOT_INDICATOR_BLINKS);
+    bench.indicate(INDICATOR_ON);
+    assert_eq!(bench.events(), 0, "pressed once");
 }
 
 #[test]

@@ -147,6 +147,8 @@ pub struct Unplugged {
 pub enum UnplugState {
     /// The guest is asked to give it up; when it has, `devices` does not list it any more.
     Asked,
+    /// The guest's driver is at it: its slot's power indicator blinks.
+    Leaving,
     /// It is the host's again.
     Gone,
 }
