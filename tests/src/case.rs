@@ -35,6 +35,7 @@ impl Case {
             name: self.name,
             outcome,
             took: Duration::ZERO,
+            first: None,
         }
     }
 
@@ -53,6 +54,7 @@ impl Case {
             name: self.name,
             outcome,
             took: start.elapsed(),
+            first: None,
         }
     }
 }

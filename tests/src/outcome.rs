@@ -55,6 +55,20 @@ pub struct Result {
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub took: Duration,
+    /// What it complained of when it first ran, if this is its second run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+}
+
+impl Result {
+    /// This as the result of a second run.
+    #[must_use]
+    pub fn after(mut self, first: Self) -> Self {
+        if let Outcome::Failed(why) = first.outcome {
+            self.first = Some(why);
+        }
+        self
+    }
 }
 
 fn seconds<S: serde::Serializer>(

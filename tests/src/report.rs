@@ -134,18 +134,26 @@ impl Report {
 #[must_use]
 pub fn line(result: &case::Result) -> String {
     let took = result.took.as_secs_f64();
-    match &result.outcome {
-        Outcome::Passed => format!("PASS  {} ({took:.1} s)\n", result.name),
-        Outcome::Skipped(reason) => format!("SKIP  {}: {reason}\n", result.name),
-        Outcome::Cannot(reason) => format!("N/A   {}: {reason}\n", result.name),
-        Outcome::Failed(reason) => {
-            let reason: String = reason
-                .lines()
-                .map(|line| format!("      {line}\n"))
-                .collect();
-            format!("FAIL  {} ({took:.1} s)\n{reason}", result.name)
+    match (&result.outcome, &result.first) {
+        (Outcome::Passed, None) => format!("PASS  {} ({took:.1} s)\n", result.name),
+        (Outcome::Passed, Some(first)) => format!(
+            "FLAKY {} ({took:.1} s): passed when run again; at first:\n{}",
+            result.name,
+            indented(first)
+        ),
+        (Outcome::Skipped(reason), _) => format!("SKIP  {}: {reason}\n", result.name),
+        (Outcome::Cannot(reason), _) => format!("N/A   {}: {reason}\n", result.name),
+        (Outcome::Failed(reason), _) => {
+            format!("FAIL  {} ({took:.1} s)\n{}", result.name, indented(reason))
         }
     }
+}
+
+fn indented(reason: &str) -> String {
+    reason
+        .lines()
+        .map(|line| format!("      {line}\n"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -160,7 +168,10 @@ mod tests {
             name,
             outcome,
             took: Duration::from_millis(1500),
+            first: None,
         };
+        let second = result("it_lands", Outcome::Passed)
+            .after(result("it_lands", Outcome::Failed("too hard".into())));
         let report = Report {
             host: "this machine",
             kernel: "Linux 7.3".into(),
@@ -172,6 +183,7 @@ mod tests {
                 result("it_reads", Outcome::Failed("no disk\nat all".into())),
                 result("it_sends", Outcome::Skipped("no card".into())),
                 result("it_flies", Outcome::Cannot("no wings".into())),
+                second,
             ],
         };
         let folder = tempfile::tempdir().unwrap();
@@ -184,11 +196,18 @@ mod tests {
         );
         assert!(text.contains("SKIP  it_sends: no card\n"), "{text}");
         assert!(text.contains("N/A   it_flies: no wings\n"), "{text}");
-        assert!(text.contains("\n1 passed, 1 failed, 1 skipped\n"), "{text}");
+        assert!(
+            text.contains(
+                "FLAKY it_lands (1.5 s): passed when run again; at first:\n      too hard\n"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("\n2 passed, 1 failed, 1 skipped\n"), "{text}");
         let json = fs::read_to_string(folder.path().join("report.json")).unwrap();
         let json: Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json["results"][1]["outcome"], "failed");
         assert_eq!(json["results"][1]["reason"], "no disk\nat all");
         assert_eq!(json["results"][0]["seconds"], 1.5);
+        assert_eq!(json["results"][4]["first"], "too hard");
     }
 }

@@ -1,4 +1,5 @@
-//! What failed, to be said once more at the end: between there and its first mention are many lines.
+//! What failed, if only at first, to be said once more at the end: between there and its first mention are many
+//! lines.
 
 /// The failures that runners told of, in their order.
 #[derive(Debug, Default)]
@@ -15,7 +16,7 @@ impl Failures {
             self.push(line.to_owned());
             return;
         }
-        self.is_open = line.starts_with("FAIL  ");
+        self.is_open = line.starts_with("FAIL  ") || line.starts_with("FLAKY ");
         let trimmed = line.trim();
         let is_failure = self.is_open
             || trimmed.starts_with("FAIL [")
@@ -57,6 +58,8 @@ mod tests {
             "      it went on",
             "PASS  it_ends (1.0 s)",
             "      a figure: 3",
+            "FLAKY it_lands (1.0 s): passed when run again; at first:",
+            "      too hard",
         ] {
             failures.read(line);
         }
@@ -67,6 +70,8 @@ mod tests {
                 "test b::was_true ... FAILED",
                 "FAIL  it_stops (2.0 s)",
                 "      it went on",
+                "FLAKY it_lands (1.0 s): passed when run again; at first:",
+                "      too hard",
             ]
         );
     }
