@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use crate::cross;
 
 mod failures;
+mod vms;
 
 use failures::Failures;
 
@@ -70,7 +71,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         total += on_scripted_kernels(args, &mut failures)?;
     }
     if !args.no_vm {
-        total += in_vms(args, &mut failures)?;
+        total += vms::run(args, &mut failures)?;
     }
     for line in failures.lines() {
         println!("{line}");
@@ -157,28 +158,6 @@ fn on_scripted_kernels(args: &Args, failures: &mut Failures) -> anyhow::Result<T
     tally(&mut cargo, Stream::Output, failures)
 }
 
-/// The VM tests.
-fn in_vms(args: &Args, failures: &mut Failures) -> anyhow::Result<Tally> {
-    println!("==> VM tests");
-    let mut vmtest = crate::vmtest::command("test");
-    let flags = [
-        ("--no-install", args.no_install),
-        ("--on-host", args.on_host),
-    ];
-    vmtest.args(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag));
-    let values = [
-        ("--filter", &args.filter),
-        ("--arch", &args.arch),
-        ("--report", &args.report),
-    ];
-    for (option, value) in values {
-        vmtest.args(value.iter().flat_map(|value| [option, value]));
-    }
-    vmtest.args(args.device.iter().flat_map(|device| ["--device", device]));
-    vmtest.args(args.scratch.iter().flat_map(|disk| ["--scratch", disk]));
-    tally(&mut vmtest, Stream::Output, failures)
-}
-
 /// Where a runner prints its summary.
 #[derive(Clone, Copy)]
 enum Stream {
@@ -198,8 +177,15 @@ fn tally(command: &mut Command, stream: Stream, failures: &mut Failures) -> anyh
         (None, Some(errors)) => Box::new(errors),
         (None, None) => bail!("the tests have no output"),
     };
+    let total = show(pipe, failures)?;
+    let status = child.wait().context("cannot wait for the tests")?;
+    Ok(with_status(total, status))
+}
+
+/// Shows what a test runner prints but for its summaries, which are added up.
+fn show(printed: impl Read, failures: &mut Failures) -> anyhow::Result<Tally> {
     let mut total = Tally::default();
-    for line in BufReader::new(pipe).split(b'\n') {
+    for line in BufReader::new(printed).split(b'\n') {
         let line = line.context("cannot read from the tests")?;
         let line = String::from_utf8_lossy(&line);
         match summary(&line) {
@@ -210,8 +196,7 @@ fn tally(command: &mut Command, stream: Stream, failures: &mut Failures) -> anyh
             }
         }
     }
-    let status = child.wait().context("cannot wait for the tests")?;
-    Ok(with_status(total, status))
+    Ok(total)
 }
 
 /// A runner that fails without a failed test did not build or did not start: that is one failure.
