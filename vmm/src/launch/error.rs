@@ -8,7 +8,6 @@ use kvm::ram::{PopulateError, RamError};
 
 use crate::assign::AttachError;
 use crate::boot::aarch64::TreeError;
-use crate::boot::x86_64::acpi::TooLarge;
 use crate::causes::chain;
 use crate::control::ControlError;
 use crate::convert::PagesError;
@@ -47,9 +46,6 @@ pub enum LaunchError {
     /// There is no device tree.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// The ACPI tables do not fit.
-    #[error(transparent)]
-    Acpi(#[from] TooLarge),
     /// Two devices would answer at one address.
     #[error(transparent)]
     Bus(#[from] BusOverlap),

@@ -98,6 +98,9 @@ pub enum LoadError {
         #[source]
         source: vm_memory::GuestMemoryError,
     },
+    /// The ACPI tables do not fit.
+    #[error(transparent)]
+    Acpi(#[from] super::acpi::TooLarge),
     /// Firmware has no room for what it is told.
     #[error(transparent)]
     HandOff(#[from] super::hob::TooLarge),

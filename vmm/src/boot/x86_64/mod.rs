@@ -23,6 +23,8 @@ pub mod no_pci;
 pub mod placement;
 pub mod ports;
 #[cfg(target_arch = "x86_64")]
+pub mod program;
+#[cfg(target_arch = "x86_64")]
 mod reset;
 #[cfg(target_arch = "x86_64")]
 pub mod td;

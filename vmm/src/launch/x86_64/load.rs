@@ -1,13 +1,8 @@
 //! The guest's memory gets what it boots: kernel, initial RAM disk, ACPI tables, memory map.
 
-use devices::pci::Bdf;
-
 use super::{Guest, LoadedGuest};
-use crate::boot::x86_64::acpi::{self, Iommu, PciRoot};
-use crate::boot::x86_64::{
-    Encrypted, Image, LinuxPlacement, Loaded, Placement, SEED_BYTES, Start, Told, igvm,
-    load as load_files, low_memory, td,
-};
+use crate::boot::x86_64::program::{self, Extras, load_program};
+use crate::boot::x86_64::{Encrypted, Image, LinuxPlacement, Loaded, Placement, Start, igvm, td};
 use crate::boot::{BootFiles, Kernel as _, igvm as igvm_file};
 use crate::launch::LaunchError;
 use crate::launch::created::Machine;
@@ -39,11 +34,7 @@ pub(in crate::launch) fn load(
             };
             let extras = Extras::Encrypted(&encrypted);
             let loaded = load_kernel(machine, plan, files, placement, extras)?;
-            let special = SpecialPages {
-                cpuid: low_memory::SNP_CPUID,
-                secrets: low_memory::SNP_SECRETS,
-            };
-            let content = snp::layout(plan.dram(), &loaded.parts, special)?;
+            let content = snp::layout(plan.dram(), &loaded.parts, SpecialPages::OF_LINUX)?;
             let guest = guest.load(machine.pages.ram(), &content, kvm::snp::POLICY)?;
             enter(machine, loaded.start)?;
             Ok(LoadedGuest::Snp(guest))
@@ -75,14 +66,6 @@ fn load_igvm(
     Ok(LoadedGuest::Snp(guest))
 }
 
-/// What a kernel gets that is entered by ccvm, besides what all of them get.
-#[derive(Clone, Copy)]
-enum Extras<'a> {
-    Seed(&'a [u8; SEED_BYTES]),
-    /// No random numbers: they would change the measurement from run to run.
-    Encrypted(&'a Encrypted<'a>),
-}
-
 fn load_kernel(
     machine: &Machine,
     plan: &VmPlan,
@@ -90,22 +73,8 @@ fn load_kernel(
     placement: LinuxPlacement,
     extras: Extras<'_>,
 ) -> Result<Loaded, LaunchError> {
-    let endpoints = endpoints(plan);
-    let acpi = acpi::write(&acpi_machine(plan, &endpoints))?;
-    let ecam = (!plan.pci_windows().is_empty()).then(|| plan.board().ecam());
-    let (seed, encrypted) = match extras {
-        Extras::Seed(seed) => (Some(seed), None),
-        Extras::Encrypted(encrypted) => (None, Some(encrypted)),
-    };
-    let told = Told {
-        dram: plan.dram(),
-        ecam,
-        acpi: &acpi,
-        seed,
-        encrypted,
-    };
     let memory = machine.pages.ram().memory();
-    let loaded = load_files(memory, files, &told, placement)?;
+    let loaded = load_program(memory, plan, files, placement, extras)?;
     tracing::info!(start = ?loaded.start, "loaded");
     Ok(loaded)
 }
@@ -132,38 +101,17 @@ fn load_td(
     };
     let cmdline = (files.cmdline.len() as u64).saturating_add(1);
     let fit = firmware.fit(plan.dram(), files.kernel.file_bytes(), cmdline)?;
-    let endpoints = endpoints(plan);
+    let endpoints = program::endpoints(plan);
     let windows = plan.pci_windows().iter().map(|window| window.range);
     let devices: Vec<_> = windows.chain([plan.board().ecam()]).collect();
     let told = td::Told {
         dram: plan.dram(),
         devices: &devices,
-        machine: acpi_machine(plan, &endpoints),
+        machine: program::acpi_machine(plan, &endpoints),
     };
     let ram = machine.pages.ram();
     td::load(ram.memory(), files, firmware, &fit, &told)?;
     let loaded = td.load(boot, ram, &fit.loaded)?;
     tracing::info!(firmware = %firmware.range(), kernel = %fit.kernel, "loaded");
     Ok(LoadedGuest::Td(loaded, firmware.range()))
-}
-
-/// The functions that the guest's IOMMU translates for, if it has one.
-fn endpoints(plan: &VmPlan) -> Vec<Bdf> {
-    plan.devices().iter().map(|device| device.guest).collect()
-}
-
-fn acpi_machine<'a>(plan: &'a VmPlan, endpoints: &'a [Bdf]) -> acpi::Machine<'a> {
-    let pci = PciRoot {
-        ecam: plan.board().ecam(),
-        windows: plan.pci_windows(),
-        ports: plan.board().pci_ports(),
-    };
-    acpi::Machine {
-        vcpus: plan.vcpus(),
-        pci: (!plan.pci_windows().is_empty()).then_some(pci),
-        iommu: plan.iommu().map(|iommu| Iommu {
-            function: iommu.guest,
-            endpoints,
-        }),
-    }
 }

@@ -10,6 +10,8 @@
 use iommu::{Gpa, PAGE_SIZE, PageRange};
 use kvm::snp::Content;
 
+use crate::boot::x86_64::low_memory;
+
 /// The pages that the security processor has a hand in, ascending.
 #[derive(Debug, Clone, Copy)]
 pub struct SpecialPages {
@@ -17,6 +19,14 @@ pub struct SpecialPages {
     pub cpuid: Gpa,
     /// The guest's keys.
     pub secrets: Gpa,
+}
+
+impl SpecialPages {
+    /// Where a kernel that is entered by ccvm is told to look for them.
+    pub const OF_LINUX: Self = Self {
+        cpuid: low_memory::SNP_CPUID,
+        secrets: low_memory::SNP_SECRETS,
+    };
 }
 
 /// What was loaded is not in DRAM, or two pieces overlap: a bug in its placement.
