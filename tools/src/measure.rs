@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use vmm::check::{Check, Judgement};
 use vmm::diagnostic::{Code, Diagnostic};
 use vmm::measure::report::MeasureReport;
-use vmm::measure::{Expected, Lpa2, RealmHost, RmmVersion};
+use vmm::measure::{Expected, Lpa2, MeasuredOn, RealmHost, RmmVersion};
 use vmm::plan::{Outcome, PlanOptions};
 use vmm::report;
 
@@ -31,8 +31,21 @@ pub(crate) struct Args {
     device_tree: Option<PathBuf>,
     #[command(flatten)]
     realm: Realm,
+    /// An SNP guest: the address bit that says encrypted on its host (CPUID 8000_001FH EBX, bits 5:0)
+    #[arg(long, value_name = "N", default_value_t = MeasuredOn::default().encryption_bit,
+          value_parser = clap::value_parser!(u8).range(32..=63))]
+    encryption_bit: u8,
     #[command(flatten)]
     config: Config,
+}
+
+impl Args {
+    fn host(&self) -> MeasuredOn {
+        MeasuredOn {
+            realm: self.realm.host(),
+            encryption_bit: self.encryption_bit,
+        }
+    }
 }
 
 /// What host facts do not tell of a host that runs Realms.
@@ -94,7 +107,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     let facts = host_facts(args.host.as_deref());
     let mut check = args.config.check(facts, PlanOptions::default());
     let expected = match check.judgement() {
-        Judgement::Accepted => expected(&check, args.realm.host())
+        Judgement::Accepted => expected(&check, args.host())
             .inspect(|expected| check.add(expected.caveats.clone()))
             .map_err(|findings| check.add(findings))
             .ok(),
@@ -118,7 +131,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     })
 }
 
-fn expected(check: &Check, host: Option<RealmHost>) -> Result<Expected, Vec<Diagnostic>> {
+fn expected(check: &Check, host: MeasuredOn) -> Result<Expected, Vec<Diagnostic>> {
     let plan = check.outcome.as_ref().and_then(Outcome::plan);
     let boot = check.spec.as_ref().and_then(|spec| spec.boot.as_ref());
     match (plan, boot) {

@@ -232,8 +232,8 @@ codes! {
     NotMeasured = 801, "the platform has no launch measurement";
     /// What the platform would measure is not decided by the config.
     MeasurementNotForetold = 802, "the launch measurement cannot be foretold";
-    /// The measurement rests on what the operator says of a host, and on reading.
-    MeasurementUnproven = 803, "the launch measurement rests on what was said of the host";
+    /// The measurement rests on what the operator says of a host, or on reading.
+    MeasurementUnproven = 803, "the launch measurement rests on what was said or read of hosts";
 }
 
 impl fmt::Display for Code {

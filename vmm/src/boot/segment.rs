@@ -39,6 +39,9 @@ pub enum SegmentKind {
     Firmware,
     /// How the kernel is told to start.
     CommandLine,
+    /// The first MiB: what a kernel is told, its page tables, its ACPI tables. The pages that the security processor
+    /// fills count as zeros.
+    BootData,
 }
 
 impl SegmentKind {
@@ -52,6 +55,7 @@ impl SegmentKind {
             Self::Igvm => "IGVM file",
             Self::Firmware => "firmware",
             Self::CommandLine => "command line",
+            Self::BootData => "boot data",
         }
     }
 }

@@ -11,6 +11,8 @@ use super::digest::Digest;
 use super::igvm;
 use super::realm::{InitialContent, RealmHost, RmmVersion};
 use super::rim::Lpa2;
+#[cfg(target_arch = "x86_64")]
+use super::snp_kernel;
 use super::td;
 use crate::boot::BootFiles;
 use crate::boot::aarch64::{Image, Program, Seed};
@@ -79,6 +81,25 @@ pub struct Expected {
     pub caveats: Vec<Diagnostic>,
 }
 
+/// What goes into a measurement, is the host's, and is not told by its facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeasuredOn {
+    /// Of a host that runs Realms; without it no Realm of hardware is measured.
+    pub realm: Option<RealmHost>,
+    /// The address bit that says encrypted to an SNP guest: 32 to 63 (CPUID 8000_001FH EBX\[5:0\]).
+    pub encryption_bit: u8,
+}
+
+impl Default for MeasuredOn {
+    /// A host of which nothing is said; the processors of AMD that have SNP so far have bit 51.
+    fn default() -> Self {
+        Self {
+            realm: None,
+            encryption_bit: 51,
+        }
+    }
+}
+
 /// Whose Realm it is.
 enum Measurer {
     /// ccvm's own, which measures the pages that hold something.
@@ -89,18 +110,14 @@ enum Measurer {
 
 impl Expected {
     /// Opens the files of `boot`, and measures what a launch of `plan` loads. No host is used; `host` is
-    /// what an operator says of it, where a Realm's measurement needs that.
+    /// what an operator says of it.
     ///
     /// # Errors
     /// When the platform has no measurement that ccvm can foretell, or else everything that is wrong
     /// with the files.
-    pub fn of(
-        plan: &VmPlan,
-        boot: &BootSpec,
-        host: Option<RealmHost>,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    pub fn of(plan: &VmPlan, boot: &BootSpec, host: MeasuredOn) -> Result<Self, Vec<Diagnostic>> {
         let bits = plan.ipa_bits();
-        let (parameters, measurer) = match (plan.platform(), host) {
+        let (parameters, measurer) = match (plan.platform(), host.realm) {
             (Platform::EmulatedRealm, _) => {
                 (RealmConfig::new(bits).parameters(), Measurer::Emulated)
             }
@@ -109,7 +126,7 @@ impl Expected {
             (Platform::None | Platform::Pkvm | Platform::SwProtected, _) => {
                 return Err(vec![unmeasured(plan.platform())]);
             }
-            (Platform::Snp, _) => return of_snp(plan, boot),
+            (Platform::Snp, _) => return of_snp(plan, boot, host.encryption_bit),
             (Platform::Tdx, _) => return of_td(plan, boot),
         };
         let mut files = BootFiles::<Image>::open(boot)?;
@@ -151,27 +168,58 @@ impl Expected {
     }
 }
 
-/// An SNP guest that is an IGVM file has nothing measured but what the file says. What a kernel is measured with besides
-/// depends on the host's processors.
-fn of_snp(plan: &VmPlan, boot: &BootSpec) -> Result<Expected, Vec<Diagnostic>> {
+/// An SNP guest that is an IGVM file has nothing measured but what the file says; a kernel has what it is told, too.
+fn of_snp(plan: &VmPlan, boot: &BootSpec, bit: u8) -> Result<Expected, Vec<Diagnostic>> {
     let mut files = BootFiles::<x86_64::Image>::open(boot)?;
     files.complete(plan);
-    files.place(plan)?;
-    let Some(guest) = files.kernel.igvm() else {
-        return Err(vec![not_foretold(plan.platform())]);
+    let placement = files.place(plan)?;
+    let (digest, segments) = match files.kernel.igvm() {
+        Some(guest) => (
+            igvm::launch_digest(guest, plan.vcpus()),
+            igvm::segments(guest),
+        ),
+        None => of_snp_kernel(plan, &files, placement, bit)?,
     };
-    if plan.vcpus() != 1 {
-        return Err(vec![further_processors()]);
-    }
+    let bit = files.kernel.igvm().is_none().then_some(bit);
     Ok(Expected {
         register: Register::SnpLaunchDigest,
         algorithm: "sha-384",
-        digest: igvm::launch_digest(guest),
-        segments: igvm::segments(guest),
+        digest,
+        segments,
         cmdline: files.cmdline.clone(),
         device_tree: None,
-        caveats: Vec::new(),
+        caveats: vec![on_no_processor(bit)],
     })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn of_snp_kernel(
+    plan: &VmPlan,
+    files: &BootFiles<x86_64::Image>,
+    placement: x86_64::Placement,
+    bit: u8,
+) -> Result<(Digest, Vec<MeasuredSegment>), Vec<Diagnostic>> {
+    let x86_64::Placement::Linux(placement) = placement else {
+        return Err(vec![not_foretold(plan.platform())]);
+    };
+    let unknown = |error: snp_kernel::Unknown| vec![unusable(&error)];
+    let program = snp_kernel::Program::new(plan, files, placement, bit).map_err(unknown)?;
+    let digest = program.launch_digest().map_err(unknown)?;
+    Ok((digest, program.segments().map_err(unknown)?))
+}
+
+/// What a kernel is told is put together by code for x86-64 alone.
+#[cfg(not(target_arch = "x86_64"))]
+fn of_snp_kernel(
+    plan: &VmPlan,
+    _: &BootFiles<x86_64::Image>,
+    _: x86_64::Placement,
+    _: u8,
+) -> Result<(Digest, Vec<MeasuredSegment>), Vec<Diagnostic>> {
+    let finding = not_foretold(plan.platform());
+    Err(vec![finding.with_help(
+        "a ccvm for x86-64 does: an SNP guest with a kernel is measured on such a machine",
+    )])
 }
 
 /// A TD is measured as its firmware has it; what the firmware starts, it measures itself.
@@ -281,13 +329,18 @@ fn not_foretold(platform: Platform) -> Diagnostic {
         )
 }
 
-/// KVM has each processor measured, the further ones with what CPUID tells of them.
-fn further_processors() -> Diagnostic {
-    let message = "every processor of an SNP guest is measured, and how all but the first start depends on the host's \
-                   processors";
-    Diagnostic::error(Code::MeasurementNotForetold, message)
-        .on(Place::Vm("vcpus"))
-        .with_help("with `vcpus = 1` the digest can be foretold")
+/// It is right if Linux and the security processor do what was read of them.
+fn on_no_processor(bit: Option<u8>) -> Diagnostic {
+    let bit = bit.map_or(String::new(), |bit| {
+        format!("for a host whose address bit {bit} says encrypted, ")
+    });
+    let message = format!(
+        "this is an SNP guest's launch digest {bit}with processors as Linux 7.3 starts them; none was compared with \
+         a real one's"
+    );
+    Diagnostic::warning(Code::MeasurementUnproven, message)
+        .on(Place::Vm("platform"))
+        .with_help("compare it once with an attestation report from a host that you trust before a verifier relies on it")
 }
 
 fn unusable(error: &(dyn std::error::Error + 'static)) -> Diagnostic {
@@ -302,7 +355,8 @@ fn unreadable(segment: &Segment<'_>) -> impl FnOnce(io::Error) -> Vec<Diagnostic
             | SegmentKind::DeviceTree
             | SegmentKind::Igvm
             | SegmentKind::Firmware
-            | SegmentKind::CommandLine => Code::KernelUnreadable,
+            | SegmentKind::CommandLine
+            | SegmentKind::BootData => Code::KernelUnreadable,
             SegmentKind::Initrd => Code::InitrdUnreadable,
         };
         let message = format!("cannot read the {} any more: {error}", kind.title());

@@ -5,12 +5,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::digest::Digest;
 use super::expected::MeasuredSegment;
-use super::snp::{ContentFree, LaunchDigest};
+use super::snp::{ContentFree, LaunchDigest, Vmsa};
 use crate::boot::igvm::{Igvm, PageContent, Piece};
 use crate::boot::segment::{Page, SegmentKind};
 
-/// The launch digest of a VM with one processor, of `guest` and nothing else.
-pub(super) fn launch_digest(guest: &Igvm) -> Digest {
+/// The launch digest of a VM with so many processors, of `guest` and nothing else.
+pub(super) fn launch_digest(guest: &Igvm, vcpus: u32) -> Digest {
     let mut digest = LaunchDigest::default();
     for piece in guest.pieces() {
         let content_free = match piece.content() {
@@ -25,6 +25,9 @@ pub(super) fn launch_digest(guest: &Igvm) -> Digest {
         }
     }
     digest.vmsa_page(&guest.processor().measured());
+    for _ in 1..vcpus {
+        digest.vmsa_page(&Vmsa::untold());
+    }
     digest.digest()
 }
 

@@ -15,10 +15,12 @@ mod realm;
 pub mod report;
 pub mod rim;
 pub mod snp;
+#[cfg(target_arch = "x86_64")]
+mod snp_kernel;
 mod td;
 pub mod tdx;
 
 pub use digest::{Digest, HashAlgorithm};
-pub use expected::{Expected, MeasuredSegment, Register};
+pub use expected::{Expected, MeasuredOn, MeasuredSegment, Register};
 pub use realm::{InitialContent, RealmHost, RmmVersion};
 pub use rim::Lpa2;

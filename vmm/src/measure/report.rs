@@ -39,8 +39,8 @@ pub struct MeasurementReport {
     pub digest: String,
     /// What is in the guest's memory when it starts, by ascending addresses.
     pub segments: Vec<SegmentReport>,
-    /// The kernel's command line, with what ccvm adds. It is measured with the device tree; an SNP guest that is an IGVM
-    /// file is told it without measurement, and a TD by its firmware, which measures it.
+    /// The kernel's command line, with what ccvm adds. It is measured with the device tree or the boot data; an SNP guest
+    /// that is an IGVM file is told it without measurement, and a TD by its firmware, which measures it.
     pub cmdline: String,
 }
 

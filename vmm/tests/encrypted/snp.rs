@@ -1,13 +1,18 @@
 //! A guest of SEV-SNP from its plan to its end.
 
+use igvm::snp_defs::SevVmsa;
 use scripted::{Exit, Form, Host, Kernel};
 use tempfile::NamedTempFile;
+use vmm::boot::segment::SegmentKind;
 use vmm::config::spec::{BootSpec, ResourceSpec};
 use vmm::launch::Planned;
+use vmm::measure::{Expected, MeasuredOn, Register};
 use vmm::plan::{PlanOptions, VmPlan};
 use vmm::platform::Platform;
 use vmm::run::Ending;
+use zerocopy::FromZeros as _;
 
+use crate::igvm::{as_every, digest_of_calls, untold};
 use crate::{
     INITRD_BYTES, KERNEL, MIB, PAGE, boot, bzimage, each_call_fails, file, of_the_vm, only,
     planned, run,
@@ -156,6 +161,97 @@ fn the_same_config_is_measured_the_same() {
         (of_the_vm(&kernel), low)
     };
     assert_eq!(launched(), launched(), "no random number goes into it");
+}
+
+/// The first processor, by what KVM is told of it and what it has of its own.
+fn entered() -> Box<SevVmsa> {
+    let mut vmsa = SevVmsa::new_box_zeroed().unwrap();
+    for data in [
+        &mut vmsa.es,
+        &mut vmsa.ss,
+        &mut vmsa.ds,
+        &mut vmsa.fs,
+        &mut vmsa.gs,
+    ] {
+        (data.selector, data.attrib, data.limit) = (0x18, 0xc93, u32::MAX);
+    }
+    (vmsa.cs.selector, vmsa.cs.attrib, vmsa.cs.limit) = (0x10, 0xa9b, u32::MAX);
+    (vmsa.ldtr.attrib, vmsa.ldtr.limit) = (0x82, 0xffff);
+    (vmsa.tr.attrib, vmsa.tr.limit) = (0x8b, 0x67);
+    (vmsa.gdtr.base, vmsa.gdtr.limit, vmsa.idtr.limit) = (0x500, 31, 0xffff);
+    vmsa.efer = 0x1500;
+    (vmsa.cr0, vmsa.cr3, vmsa.cr4) = (0x8000_0011, 0x9000, 0x60);
+    (vmsa.rip, vmsa.rsi) = (KERNEL + 0x200, 0x7000);
+    as_every(&mut vmsa);
+    vmsa
+}
+
+#[test]
+fn what_is_loaded_is_what_is_foretold() {
+    for vcpus in [1, 2] {
+        let kernel = Kernel::start(Host::new(Form::Snp));
+        let files = files();
+        run(&kernel, &plan(vcpus), &files.spec, &[]);
+        let expected = Expected::of(&plan(vcpus), &files.spec, MeasuredOn::default()).unwrap();
+        assert_eq!(expected.register, Register::SnpLaunchDigest);
+        let processors = [entered(), untold()];
+        let made = digest_of_calls(&kernel, &processors[..vcpus as usize]);
+        assert_eq!(expected.digest.to_string(), made, "{vcpus} processors");
+        let segments = expected.segments.iter();
+        let segments: Vec<_> = segments
+            .map(|one| (one.kind, one.start.raw(), one.bytes))
+            .collect();
+        assert_eq!(
+            segments,
+            [
+                (SegmentKind::BootData, 0, MIB),
+                (SegmentKind::Kernel, KERNEL, 0x3000),
+                (SegmentKind::Initrd, INITRD, INITRD_BYTES as u64),
+            ]
+        );
+    }
+}
+
+#[test]
+fn what_a_guest_is_made_of_changes_its_measurement() {
+    let files = files();
+    let digest = |plan: &VmPlan, spec: &BootSpec, encryption_bit| {
+        let host = MeasuredOn {
+            encryption_bit,
+            ..MeasuredOn::default()
+        };
+        Expected::of(plan, spec, host).unwrap().digest.to_string()
+    };
+    let (other_kernel, other_initrd) = (
+        file(&[bzimage(), vec![1]].concat()),
+        file(&[0x78; INITRD_BYTES]),
+    );
+    let with = |change: &dyn Fn(&mut BootSpec)| {
+        let mut spec = files.spec.clone();
+        change(&mut spec);
+        spec
+    };
+    let mut digests = vec![
+        digest(&plan(1), &files.spec, 51),
+        digest(&plan(2), &files.spec, 51),
+        digest(&plan(1), &files.spec, 47),
+    ];
+    for spec in [
+        with(&|spec| spec.kernel = other_kernel.path().to_owned()),
+        with(&|spec| spec.initrd = Some(other_initrd.path().to_owned())),
+        with(&|spec| spec.initrd = None),
+        with(&|spec| spec.cmdline.push('x')),
+    ] {
+        digests.push(digest(&plan(1), &spec, 51));
+    }
+    let all = digests.len();
+    digests.sort();
+    digests.dedup();
+    assert_eq!(digests.len(), all);
+    assert_eq!(
+        digest(&plan(1), &files.spec, 51),
+        digest(&plan(1), &files.spec, 51)
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use tempfile::NamedTempFile;
 use vmm::config::spec::{BootSpec, ResourceSpec};
 use vmm::launch::Planned;
 use vmm::measure::tdx::Mrtd;
-use vmm::measure::{Expected, Register};
+use vmm::measure::{Expected, MeasuredOn, Register};
 use vmm::plan::{PlanOptions, VmPlan};
 use vmm::platform::Platform;
 use vmm::run::Ending;
@@ -312,7 +312,7 @@ fn what_is_loaded_is_what_is_foretold() {
         let kernel = Kernel::start(Host::new(Form::Tdx));
         let files = files_with(&sections);
         run(&kernel, &plan(2), &files.spec, &[]);
-        let expected = Expected::of(&plan(2), &files.spec, None).unwrap();
+        let expected = Expected::of(&plan(2), &files.spec, MeasuredOn::default()).unwrap();
         assert_eq!(expected.register, Register::Mrtd);
         assert_eq!(expected.digest.to_string(), measurement_of_calls(&kernel));
         let starts = expected.segments.iter().map(|one| one.start.raw());
@@ -326,7 +326,8 @@ fn what_is_loaded_is_what_is_foretold() {
 fn a_firmware_that_has_the_hand_off_blocks_measured_is_not_foretold() {
     let mut sections = SECTIONS;
     sections[2].5 = 1;
-    let refused = Expected::of(&plan(1), &files_with(&sections).spec, None).unwrap_err();
+    let refused =
+        Expected::of(&plan(1), &files_with(&sections).spec, MeasuredOn::default()).unwrap_err();
     assert!(
         refused[0].message.contains("what it is told"),
         "{}",

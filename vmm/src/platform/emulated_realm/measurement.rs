@@ -83,7 +83,8 @@ impl<M: RealmMemory> Realm<M> {
                 | SegmentKind::Initrd
                 | SegmentKind::Igvm
                 | SegmentKind::Firmware
-                | SegmentKind::CommandLine => self.memory.read_private(at, page)?,
+                | SegmentKind::CommandLine
+                | SegmentKind::BootData => self.memory.read_private(at, page)?,
             }
             Ok::<_, MeasureError>(())
         })?;
