@@ -100,6 +100,9 @@ struct TestArgs {
     /// Run the tests of this architecture's testbed only
     #[arg(long, conflicts_with = "on_host")]
     arch: Option<Arch>,
+    /// Run the tests of emulated hosts with this kernel only; may be given several times
+    #[arg(long, conflicts_with_all = ["on_host", "report"])]
+    host_kernel: Vec<runner::Group>,
     /// Run only the tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
@@ -260,6 +263,7 @@ fn peers(install: Install, peers: &[Peer]) -> anyhow::Result<ExitCode> {
 fn test(install: Install, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let by_default = || args.on_host.then(|| PathBuf::from("ccvm-report"));
     let options = runner::Options {
+        groups: args.host_kernel.clone(),
         filter: args.filter.clone(),
         show_console: args.show_console,
         report: args.report.clone().or_else(by_default),

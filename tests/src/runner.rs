@@ -15,9 +15,22 @@ use crate::on_host::{self, Loan};
 use crate::prepare::{Install, Prepared, own_kernel};
 use crate::report::{Report, Tally, line};
 
+/// Tests by the kernel that their emulated host boots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    /// One of our own
+    Own,
+    /// The distribution's, as pKVM
+    Pkvm,
+    /// The distribution's
+    Distribution,
+}
+
 /// How to run the tests.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// Only these groups in the testbed; without any, all.
+    pub groups: Vec<Group>,
     /// Only tests whose name contains this.
     pub filter: Option<String>,
     /// Show the guests' consoles.
@@ -38,7 +51,12 @@ pub fn in_testbed(
     options: &Options,
 ) -> anyhow::Result<Tally> {
     let mut results = Vec::new();
-    let of_own: Vec<Case> = chosen(cases::on_own_kernel(prepared.arch), options).collect();
+    let of_group = |group, cases| match options.groups.is_empty() || options.groups.contains(&group)
+    {
+        true => chosen(cases, options).collect(),
+        false => Vec::new(),
+    };
+    let of_own: Vec<Case> = of_group(Group::Own, cases::on_own_kernel(prepared.arch));
     if !of_own.is_empty() {
         match own_kernel(install, prepared.arch, &prepared.guest.version) {
             Ok(kernel) => {
@@ -48,7 +66,7 @@ pub fn in_testbed(
             Err(error) => results.extend(skip(of_own, &format!("{error:#}"), options)),
         }
     }
-    let of_pkvm: Vec<Case> = chosen(cases::on_pkvm(prepared.arch), options).collect();
+    let of_pkvm = of_group(Group::Pkvm, cases::on_pkvm(prepared.arch));
     run_in_bed(
         prepared,
         &HostKernel::Protected,
@@ -56,7 +74,8 @@ pub fn in_testbed(
         options,
         &mut results,
     )?;
-    let rest: Vec<Case> = chosen(cases::on_distribution_kernel(prepared.arch), options).collect();
+    let rest = cases::on_distribution_kernel(prepared.arch);
+    let rest = of_group(Group::Distribution, rest);
     let kernel = HostKernel::Distribution;
     let mut bed = run_in_bed(prepared, &kernel, &rest, options, &mut results)?;
     if let Some(bed) = &mut bed {
