@@ -12,6 +12,9 @@ pub(crate) struct Args {
     /// Stop before the tests
     #[arg(long)]
     no_tests: bool,
+    /// Leave out the checks that build everything once more: lint of arm64 code, documentation, package
+    #[arg(long)]
+    brief: bool,
 }
 
 pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
@@ -29,6 +32,17 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
             "warnings",
         ]))
     })?;
+    if !args.brief {
+        build_again()?;
+    }
+    if !args.no_tests {
+        crate::test::main(&crate::test::Args::default())?;
+    }
+    Ok(())
+}
+
+/// The checks that take a build of their own.
+fn build_again() -> anyhow::Result<()> {
     lint_arm64()?;
     step("rustdoc", || {
         run(cargo([
@@ -39,11 +53,7 @@ pub(crate) fn main(args: &Args) -> anyhow::Result<()> {
         ])
         .env("RUSTDOCFLAGS", "-D warnings"))
     })?;
-    package::rehearse()?;
-    if !args.no_tests {
-        crate::test::main(&crate::test::Args::default())?;
-    }
-    Ok(())
+    package::rehearse()
 }
 
 fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
